@@ -1,0 +1,1 @@
+"""The program: command line, RTP endpoint, audio devices and files, impairments, statistics."""

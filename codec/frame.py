@@ -1,0 +1,38 @@
+"""What the jitter buffer asks of the decoder: one plan per 20 ms frame of playout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+PcmFrame = npt.NDArray[np.int16]
+"""int16 [320]: 20 ms at 16 kHz, mono."""
+
+
+class FrameSource(StrEnum):
+    """How a frame of playout was obtained, best first."""
+
+    PACKET = "packet"
+    LBRR = "lbrr"
+    DRED = "dred"
+    PLC = "plc"
+    SILENCE = "silence"
+
+
+@dataclass(frozen=True, slots=True)
+class FramePlan:
+    """One frame to be produced.
+
+    `packet` is what `source` is decoded from: the frame's own packet (PACKET) or the one that
+    follows it (LBRR). It is None for PLC and SILENCE.
+    """
+
+    source: FrameSource
+    timestamp: int
+    """RTP timestamp of the frame (48 kHz, extended: it does not wrap)."""
+    packet: bytes | None = None
+    arrival: float | None = None
+    """Monotonic instant at which `packet` arrived, in seconds."""

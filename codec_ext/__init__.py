@@ -1,0 +1,1 @@
+"""Native kernels: features, LPCNet synthesis, range coder."""

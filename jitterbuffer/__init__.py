@@ -1,0 +1,1 @@
+"""Packet store, recovery plan and playout order: no sockets, no wall clock."""
