@@ -1,0 +1,87 @@
+"""What a call is asked to do: the options shared by `call`, `listen` and `demo`, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from app.netem import NetemSpec
+
+
+class UsageError(ValueError):
+    """An option that cannot be used as given; the text is one line for the user."""
+
+
+class Recovery(StrEnum):
+    """What lost frames may be rebuilt from; concealment fills what is left."""
+
+    OPUS_PLC = "opus-plc"
+    LBRR = "lbrr"
+
+
+@dataclass(frozen=True, slots=True)
+class Impairment:
+    """What is done to the datagrams of one direction."""
+
+    netem: NetemSpec | None = None
+    loss_trace: Path | None = None
+
+    def __bool__(self) -> bool:
+        return self.netem is not None or self.loss_trace is not None
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """One side of a call. Paths are written to only if given."""
+
+    source: str = "device"
+    sink: str = "device"
+    record: Path | None = None
+    ledger: Path | None = None
+    pcap: Path | None = None
+    bitrate: int = 24_000
+    """Opus target, bits/s."""
+    complexity: int = 9
+    """Of the Opus encoder, 0-10."""
+    expected_loss: int | None = None
+    """Loss hint for the encoder in percent; None follows the peer's RTCP reports."""
+    recovery: Recovery = Recovery.LBRR
+    buffer_ms: float = 30.0
+    """Time from a packet's arrival to its playout."""
+    outbound: Impairment = Impairment()
+    inbound: Impairment = Impairment()
+    seed: int = 1
+    probe: bool = False
+    """Mix delay markers into what is sent, and look for them in what is heard."""
+    duration: float | None = None
+    """Hang up after so many seconds."""
+    timeout: float = 10.0
+    """Give up when nothing has come from the peer for so many seconds."""
+    libopus: Path | None = None
+
+    def __post_init__(self) -> None:
+        _within("--bitrate", self.bitrate, 6_000, 510_000, "bits/s")
+        _within("--complexity", self.complexity, 0, 10, "")
+        _within("--buffer", self.buffer_ms, 0, 2_000, "ms")
+        _within("--timeout", self.timeout, 1, 3_600, "s")
+        if self.expected_loss is not None:
+            _within("--expected-loss", self.expected_loss, 0, 100, "percent")
+        if self.duration is not None:
+            _within("--duration", self.duration, 0.1, 86_400, "s")
+
+
+def parse_buffer(text: str) -> float:
+    """`fixed:MS` -> ms. Raises UsageError on anything else."""
+    kind, _, value = text.partition(":")
+    try:
+        if kind == "fixed":
+            return float(value)
+    except ValueError:
+        pass
+    raise UsageError(f"--buffer: '{text}' is not fixed:MS, for example fixed:30")
+
+
+def _within(flag: str, value: float, low: float, high: float, unit: str) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"{flag}: {value:g} is not between {low:g} and {high:g} {unit}".rstrip())
