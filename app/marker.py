@@ -30,7 +30,7 @@ it gives a time-bandwidth product near 100, so speech and the other sweep correl
 TAPER = 0.3
 """Share of a marker under the raised-cosine flanks of its window."""
 
-THRESHOLD = 0.45
+THRESHOLD = 0.5
 """Normalised correlation that counts as a marker; docs/measuring-delay.md has the measurement."""
 
 FLOOR = 4.0
@@ -180,7 +180,11 @@ class MarkerInjector:
             self._gain[np.arange(begin - _FADE, begin + MARKER + _FADE) % period] = shape
 
     def mix(self, pcm: PcmFrame, first_sample: int) -> PcmFrame:
-        """`pcm` (int16 [n], left alone) with markers, its first sample being that of the source."""
+        """`pcm` (int16 [n], left alone) with markers; `first_sample` is its place on the grid.
+
+        Counting from the RTP timestamp (a third of it, extended: 48 kHz to 16 kHz) instead of from
+        the source's start lets a receiver know the grid without having seen the first packet.
+        """
         at = np.arange(first_sample, first_sample + len(pcm))
         gain = self._gain.take(at, mode="wrap")
         mixed = pcm * gain + self._sound.take(at, mode="wrap")
