@@ -1,0 +1,207 @@
+"""The rate-distortion-optimised variational autoencoder behind DRED (arXiv 2212.04453, section 3).
+
+Time runs along the first axis of every tensor: [steps, batch, ...]. An encoder step is 20 ms, two
+feature vectors; the latent of a step describes that pair and the one before it, so that every
+other latent covers the signal once. The decoder runs backward: its first step is the newest latent.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+FEATURES = 20
+CEPSTRA = 18
+PAIR = 2 * FEATURES
+CHUNK = 4 * FEATURES
+LEVELS = 16
+LATENTS = 32
+STATES = 48
+
+LAMBDA_FINEST = 0.0003
+LAMBDA_COARSEST = 0.04
+PITCH_WEIGHT = 0.8
+CORRELATION_WEIGHT = 2 / CEPSTRA
+
+
+def trade_off(level: Tensor) -> Tensor:
+    """lambda, the distortion that one bit per 40 ms is worth at a quantiser level."""
+    return LAMBDA_FINEST * torch.exp(
+        level.float() * (math.log(LAMBDA_COARSEST / LAMBDA_FINEST) / (LEVELS - 1))
+    )
+
+
+class Quantised(NamedTuple):
+    """A latent after the quantiser, in the two versions that training decodes, and its cost."""
+
+    soft: Tensor
+    hard: Tensor
+    soft_bits: Tensor
+    hard_bits: Tensor
+
+
+class Quantiser(nn.Module):
+    """Scale, dead zone and Laplace parameters of every (level, dimension), all learned."""
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__()
+        shape = (LEVELS, dimensions)
+        self.scale = nn.Parameter(torch.zeros(shape))
+        self.dead_zone = nn.Parameter(torch.full(shape, -1.0))
+        self.decay = nn.Parameter(torch.zeros(shape))
+        self.zero = nn.Parameter(torch.zeros(shape))
+
+    def tables(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Scale, dead zone, r (decay of the tail) and p0 (probability of 0), each [levels, dim]."""
+        r = torch.sigmoid(self.decay)
+        p0 = 1 - r ** (0.5 + 0.5 * torch.sigmoid(self.zero))
+        return torch.exp(self.scale), 0.05 * functional.softplus(self.dead_zone), r, p0
+
+    def forward(self, x: Tensor, level: Tensor) -> Quantised:
+        """x [..., dim], level [...] int64."""
+        scale, dead_zone, r, p0 = (table[level] for table in self.tables())
+        y = x * scale
+        y = y - dead_zone * torch.tanh(y / (0.1 + dead_zone))
+        noisy = y + torch.rand_like(y) - 0.5
+        rounded = y + (torch.round(y) - y).detach()
+        log_r = torch.log2(r)
+        soft_bits = -(torch.log2((1 - r) / (1 + r)) + y.abs() * log_r)
+        # Rounding has no slope, so the zero's share fades in between |v| = 0 and 1.
+        magnitude = rounded.abs()
+        at_zero = functional.relu(1 - magnitude) ** 2
+        beyond = torch.log2(0.5 * (1 - p0) * (1 - r)) + (magnitude - 1).clamp(min=0) * log_r
+        hard_bits = -(at_zero * torch.log2(p0) + (1 - at_zero) * beyond)
+        return Quantised(noisy / scale, rounded / scale, soft_bits.sum(-1), hard_bits.sum(-1))
+
+
+class Trunk(nn.Module):
+    """Three dense layers with two GRUs between; every output goes on to all that follows."""
+
+    def __init__(self, inputs: int, dense: int, recurrent: int) -> None:
+        super().__init__()
+        self.dense1 = nn.Linear(inputs, dense)
+        self.gru1 = nn.GRU(dense, recurrent)
+        self.dense2 = nn.Linear(dense + recurrent, dense)
+        self.gru2 = nn.GRU(dense, recurrent)
+        self.dense3 = nn.Linear(2 * (dense + recurrent), dense)
+        self.outputs = inputs + 3 * dense + 2 * recurrent
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """x [T, B, inputs], state [2, B, recurrent] -> [T, B, outputs], next state."""
+        a = torch.tanh(self.dense1(x))
+        b, state1 = self.gru1(a, state[:1].contiguous())
+        c = torch.tanh(self.dense2(torch.cat([a, b], -1)))
+        d, state2 = self.gru2(c, state[1:].contiguous())
+        e = torch.tanh(self.dense3(torch.cat([a, b, c, d], -1)))
+        return torch.cat([x, a, b, c, d, e], -1), torch.cat([state1, state2])
+
+
+class RdoVae(nn.Module):
+    """Encoder, quantisers and decoder."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self,
+        *,
+        latents: int = LATENTS,
+        states: int = STATES,
+        encoder_dense: int = 96,
+        encoder_recurrent: int = 64,
+        decoder_dense: int = 96,
+        decoder_recurrent: int = 96,
+    ) -> None:
+        super().__init__()
+        self.encoder_recurrent = encoder_recurrent
+        self.register_buffer("mean", torch.zeros(FEATURES))
+        self.register_buffer("deviation", torch.ones(FEATURES))
+        self.encoder = Trunk(2 * PAIR, encoder_dense, encoder_recurrent)
+        self.to_latent = nn.Linear(self.encoder.outputs, latents)
+        self.state_hidden = nn.Linear(self.encoder.outputs, 96)
+        self.to_state = nn.Linear(96, states)
+        self.latent_quantiser = Quantiser(latents)
+        self.state_quantiser = Quantiser(states)
+        self.from_state = nn.Linear(states, 96)
+        self.to_recurrent = nn.Linear(96, 2 * decoder_recurrent)
+        self.decoder = Trunk(latents + 1, decoder_dense, decoder_recurrent)
+        self.to_features = nn.Linear(self.decoder.outputs, CHUNK)
+
+    def encode(self, pairs: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode T steps.
+
+        `pairs` float32 [1+T, B, 40] are raw features, the pair before the first step included;
+        `state` [2, B, recurrent] the GRUs' state. Returns latents [T, B, latents], the trunk's
+        output (for `initial_state`) and the next state.
+        """
+        normal = (pairs - self.mean.repeat(2)) / self.deviation.repeat(2)
+        hidden, state = self.encoder(torch.cat([normal[:-1], normal[1:]], -1), state)
+        return self.to_latent(hidden), hidden, state
+
+    def initial_state(self, hidden: Tensor) -> Tensor:
+        """[..., trunk] -> [..., states]: what a decoder starting here must know beforehand."""
+        out: Tensor = self.to_state(torch.tanh(self.state_hidden(hidden)))
+        return out
+
+    def decode(self, latents: Tensor, initial: Tensor, level: Tensor) -> Tensor:
+        """Latents [N, B, latents] newest first, initial [B, states], level [N, B] -> [N, B, 4, 20].
+
+        The four feature vectors of a latent come newest first as well.
+        """
+        hidden = torch.tanh(self.to_recurrent(torch.tanh(self.from_state(initial))))
+        state = hidden.reshape(len(initial), 2, -1).transpose(0, 1)
+        x = torch.cat([latents, (level.float() / 8 - 1).unsqueeze(-1)], -1)
+        out: Tensor = self.to_features(self.decoder(x, state)[0])
+        return out.unflatten(-1, (4, FEATURES)) * self.deviation + self.mean
+
+    @torch.no_grad()
+    def start_from_statistics(self, features: Tensor) -> None:
+        """Start as a Karhunen-Loeve transform coder of single 40 ms chunks.
+
+        The networks begin as a small correction to the best linear coder, whose step at each level
+        follows from lambda at high rate: step^2 = 12 CEPSTRA FRAMES 2 / ln 2 / 4 * lambda, with
+        the latents in units of the distortion.
+        """
+        self.mean.copy_(features.mean(0))
+        self.deviation.copy_(features.std(0).clamp(min=1e-3))
+        importance = torch.ones(FEATURES)
+        importance[CEPSTRA] = 3.0
+        importance[CEPSTRA + 1] = 1.5
+        importance = importance.repeat(4)
+        usable = len(features) // 4 * 4
+        chunks = (features[:usable].reshape(-1, CHUNK) - self.mean.repeat(4)) * importance
+        variance, basis = torch.linalg.eigh(chunks.T @ chunks / len(chunks))
+        count = self.latent_quantiser.scale.shape[1]
+        variance, basis = variance.flip(0)[:count], basis.flip(1)[:, :count]
+        gain = (self.deviation.repeat(4) * importance)[:, None]
+        for layer in (self.to_latent, self.to_features, self.to_state):
+            layer.weight *= 0.1
+            layer.bias.zero_()
+        self.to_latent.weight[:, :CHUNK] = (basis * gain).T
+        newest_first = torch.arange(CHUNK).reshape(4, FEATURES).flip(0).flatten()
+        self.to_features.weight[:, :count] = (basis / gain)[newest_first]
+        step = torch.sqrt(CEPSTRA * 24 / math.log(2) * trade_off(torch.arange(LEVELS)))
+        self.latent_quantiser.scale.copy_(-torch.log(step)[:, None].expand(LEVELS, count))
+        spread = variance.sqrt()[None] / step[:, None] * 0.8
+        r = torch.exp(-1 / (spread + 0.05)).clamp(1e-3, 0.999)
+        self.latent_quantiser.decay.copy_(torch.logit(r))
+        self.state_quantiser.scale.copy_((-torch.log(step)[:, None]).expand(LEVELS, STATES))
+
+
+def distortion(target: Tensor, decoded: Tensor) -> Tensor:
+    """What the vocoder hears of the difference, [..., 20] -> [...].
+
+    Mean square of the cepstrum; the pitch counts by how voiced the frame is.
+    """
+    voicing = functional.relu(target[..., 19] + 0.5) ** 2
+    error = (decoded - target).unbind(-1)
+    cepstrum = (decoded[..., :CEPSTRA] - target[..., :CEPSTRA]).square().mean(-1)
+    return (
+        cepstrum
+        + PITCH_WEIGHT * voicing * error[18].abs()
+        + CORRELATION_WEIGHT * error[19].square()
+    )
