@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from codec.training.dataset import Dataset, Split
-from codec.training.rdovae_model import LEVELS, PAIR, RdoVae, distortion, trade_off
+from codec.training.rdovae_model import LEVELS, PAIR, RdoVae, distortion, relevance, trade_off
 
 Array = npt.NDArray[np.float32]
 
@@ -93,7 +93,7 @@ def gather(pairs: Tensor, run: list[int]) -> Tensor:
     """Feature vectors [N, B, 4, 20] that a run of latents describes, newest first."""
     index = torch.tensor(run)
     both = torch.cat([pairs[index], pairs[index + 1]], -1)
-    return both.unflatten(-1, (4, -1)).flip(2)
+    return both.reshape(*both.shape[:2], 4, -1).flip(2)
 
 
 def loss_of(
@@ -116,7 +116,7 @@ def loss_of(
         torch.where(rounded[:, None], initial.hard, initial.soft),
         level,
     )
-    error = distortion(target, decoded).mean(-1)
+    error = (distortion(target, decoded) * relevance(target)).mean(-1)
     weight = trade_off(level).sqrt()
     rate = latent.soft_bits + HARD_RATE_WEIGHT * latent.hard_bits
     initial_rate = initial.soft_bits + HARD_RATE_WEIGHT * initial.hard_bits

@@ -24,8 +24,10 @@ STATES = 48
 
 LAMBDA_FINEST = 0.0003
 LAMBDA_COARSEST = 0.04
-PITCH_WEIGHT = 0.8
+PITCH_WEIGHT = 1.0
 CORRELATION_WEIGHT = 2 / CEPSTRA
+CEPSTRUM_PER_DB = math.sqrt(CEPSTRA) / 10
+"""Of the first coefficient: it is the sum of 18 log10 band energies, over sqrt(18)."""
 
 
 def trade_off(level: Tensor) -> Tensor:
@@ -156,7 +158,7 @@ class RdoVae(nn.Module):
         state = hidden.reshape(len(initial), 2, -1).transpose(0, 1)
         x = torch.cat([latents, (level.float() / 8 - 1).unsqueeze(-1)], -1)
         out: Tensor = self.to_features(self.decoder(x, state)[0])
-        return out.unflatten(-1, (4, FEATURES)) * self.deviation + self.mean
+        return out.reshape(*out.shape[:-1], 4, FEATURES) * self.deviation + self.mean
 
     @torch.no_grad()
     def start_from_statistics(self, features: Tensor) -> None:
@@ -205,3 +207,14 @@ def distortion(target: Tensor, decoded: Tensor) -> Tensor:
         + PITCH_WEIGHT * voicing * error[18].abs()
         + CORRELATION_WEIGHT * error[19].square()
     )
+
+
+def relevance(target: Tensor) -> Tensor:
+    """How much a frame counts, [N, B, 4, 20] -> [N, B, 4]: less if 20 dB under its loudest second.
+
+    Background noise is as hard to predict as speech and would take as many bits.
+    """
+    loudness = target[..., 0]
+    loudest = loudness.amax((0, 2), keepdim=True)
+    weight: Tensor = 0.25 + 0.75 * torch.sigmoid(loudness - loudest + 20 * CEPSTRUM_PER_DB)
+    return weight

@@ -1,0 +1,77 @@
+"""Quantisation of latents for the Laplace code of draft-ietf-mlcodec-opus-dred.
+
+A table entry is 8 bit and belongs to one (level, dimension). The code itself is
+`RangeEncoder.laplace` and `RangeDecoder.laplace` in `codec_ext.rangecoder`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from codec_ext.rangecoder import LIMIT
+
+Table = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class LaplaceTables:
+    """Statistics of one kind of vector, each uint8 [levels, dimensions].
+
+    Raises ValueError when the four tables differ in shape or when a p0 is 0, which could not code
+    the value 0.
+    """
+
+    scale: Table
+    """Steps per unit, in 1/256; 0 stands for dimensions that are never sent."""
+    dead_zone: Table
+    """Width by which small values are pulled towards 0, in 1/256 of a step."""
+    r: Table
+    """Decay of the probability per step of magnitude, in 1/256."""
+    p0: Table
+    """Probability of 0, in 1/256."""
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "dead_zone", "r", "p0"):
+            table = np.ascontiguousarray(getattr(self, name), np.uint8)
+            object.__setattr__(self, name, table)
+            if table.ndim != 2 or table.shape != self.scale.shape:
+                raise ValueError(f"table {name} of shape {table.shape}, not {self.scale.shape}")
+        if not self.p0.all():
+            raise ValueError("a p0 of 0 leaves no room for the value 0")
+        step = self.scale.astype(np.float32) / 256
+        object.__setattr__(self, "_step", step)
+        object.__setattr__(self, "_width", self.dead_zone.astype(np.float32) / 256)
+        object.__setattr__(self, "_coded", (self.r > 0) & (self.p0 < 255))
+        object.__setattr__(self, "_unit", 1 / np.where(step > 0, step, np.float32(1)))
+
+    @property
+    def levels(self) -> int:
+        return int(self.scale.shape[0])
+
+    @property
+    def dimensions(self) -> int:
+        return int(self.scale.shape[1])
+
+    def quantise(self, values: npt.NDArray[np.float32], level: int) -> npt.NDArray[np.int32]:
+        """Symbols int32 [dimensions] of values float32 [dimensions]; NaN becomes 0."""
+        x = np.nan_to_num(values, nan=0.0) * self._step[level]
+        width = self._width[level]
+        x = x - width * np.tanh(x / (width + 0.1))
+        symbols = np.floor(np.clip(x, -LIMIT, LIMIT) + 0.5).astype(np.int32)
+        out: npt.NDArray[np.int32] = np.where(self._coded[level], symbols, 0).astype(np.int32)
+        return out
+
+    def dequantise(
+        self, symbols: npt.NDArray[np.int32], levels: int | npt.NDArray[np.int_]
+    ) -> npt.NDArray[np.float32]:
+        """Values float32 of symbols [dimensions] at a level, or [n, dimensions] at levels [n]."""
+        out: npt.NDArray[np.float32] = symbols * self._unit[levels]
+        return out.astype(np.float32)
+
+    _step: npt.NDArray[np.float32] = None  # type: ignore[assignment]
+    _width: npt.NDArray[np.float32] = None  # type: ignore[assignment]
+    _coded: npt.NDArray[np.bool_] = None  # type: ignore[assignment]
+    _unit: npt.NDArray[np.float32] = None  # type: ignore[assignment]
