@@ -19,7 +19,8 @@ def alter(pcm: npt.NDArray[np.int16], rng: np.random.Generator) -> npt.NDArray[n
     """A copy of int16 [n] with random level and colour and, sometimes, low noise.
 
     The colour is (1 + b1 z^-1 + b2 z^-2) / (1 + a1 z^-1 + a2 z^-2) with small random coefficients,
-    as in RNNoise's training (Valin 2018, section IV). The level is never raised into clipping.
+    as in RNNoise's training (Valin 2018, arXiv 1709.08243). Raising the level stops short of
+    clipping.
     """
     if not np.any(pcm):
         return pcm.copy()
