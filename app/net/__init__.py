@@ -1,0 +1,1 @@
+"""Between the bytes on a socket and the call: RTP and RTCP, SDP, signalling, UDP."""
