@@ -119,6 +119,7 @@ class Pacer:
         *,
         lead: float = 0.0,
         resync_after: int = RESYNC_PERIODS,
+        deadlines: Deadlines | None = None,
         clock: Clock = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -132,7 +133,7 @@ class Pacer:
         """Seconds by which the schedule was moved, all in all."""
         self.lateness = Distribution()
         """From the nominal waking to the actual, in seconds."""
-        self.deadlines = Deadlines()
+        self.deadlines = deadlines or Deadlines()
         self._resync_after = resync_after * period
         self._clock = clock
         self._sleep = sleep
