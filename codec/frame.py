@@ -36,3 +36,7 @@ class FramePlan:
     packet: bytes | None = None
     arrival: float | None = None
     """Monotonic instant at which `packet` arrived, in seconds."""
+    distance: int = 0
+    """Frames from this one to that of `packet`: 0 for PACKET, 1 for LBRR."""
+    new_source: bool = False
+    """Whether this is the first frame of another sender: nothing before it belongs to it."""

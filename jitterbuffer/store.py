@@ -1,0 +1,70 @@
+"""Packets that have arrived and not been played, by frame slot."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class StoredPacket:
+    """A packet in its slot, with what a recovery plan needs to know of it."""
+
+    slot: int
+    """Number of its 20 ms frame since the stream's first packet."""
+    sequence: int
+    """Extended: it does not wrap."""
+    timestamp: int
+    """Extended, 48 kHz."""
+    arrival: float
+    payload: bytes
+    lbrr: bool
+    """Whether it carries the frame before it as well."""
+    lbrr_used: bool = False
+
+
+class PacketStore:
+    """At most one packet per slot, in order of slots; who inserts bounds the range of slots."""
+
+    def __init__(self) -> None:
+        self._packets: dict[int, StoredPacket] = {}
+        self._slots: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __contains__(self, slot: int) -> bool:
+        return slot in self._packets
+
+    def insert(self, packet: StoredPacket) -> None:
+        assert packet.slot not in self._packets
+        self._packets[packet.slot] = packet
+        insort(self._slots, packet.slot)
+
+    def get(self, slot: int) -> StoredPacket | None:
+        return self._packets.get(slot)
+
+    def first(self) -> StoredPacket | None:
+        return self._packets[self._slots[0]] if self._slots else None
+
+    def last(self) -> StoredPacket | None:
+        return self._packets[self._slots[-1]] if self._slots else None
+
+    def after(self, slot: int) -> StoredPacket | None:
+        """The next packet behind `slot`."""
+        index = bisect_right(self._slots, slot)
+        return self._packets[self._slots[index]] if index < len(self._slots) else None
+
+    def take_before(self, slot: int) -> list[StoredPacket]:
+        """Removes and gives all packets in front of `slot`, in order."""
+        index = bisect_left(self._slots, slot)
+        taken = [self._packets.pop(s) for s in self._slots[:index]]
+        del self._slots[:index]
+        return taken
+
+    def take_all(self) -> list[StoredPacket]:
+        """Removes and gives everything, in order."""
+        taken = [self._packets[s] for s in self._slots]
+        self._packets.clear()
+        self._slots.clear()
+        return taken
