@@ -6,7 +6,7 @@ A table entry is 8 bit and belongs to one (level, dimension). The code itself is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from codec_ext.rangecoder import LIMIT
 Table = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LaplaceTables:
     """Statistics of one kind of vector, each uint8 [levels, dimensions].
 
@@ -32,6 +32,10 @@ class LaplaceTables:
     """Decay of the probability per step of magnitude, in 1/256."""
     p0: Table
     """Probability of 0, in 1/256."""
+    _step: npt.NDArray[np.float32] = field(init=False, repr=False)
+    _width: npt.NDArray[np.float32] = field(init=False, repr=False)
+    _unit: npt.NDArray[np.float32] = field(init=False, repr=False)
+    _coded: npt.NDArray[np.bool_] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("scale", "dead_zone", "r", "p0"):
@@ -70,8 +74,3 @@ class LaplaceTables:
         """Values float32 of symbols [dimensions] at a level, or [n, dimensions] at levels [n]."""
         out: npt.NDArray[np.float32] = symbols * self._unit[levels]
         return out.astype(np.float32)
-
-    _step: npt.NDArray[np.float32] = None  # type: ignore[assignment]
-    _width: npt.NDArray[np.float32] = None  # type: ignore[assignment]
-    _coded: npt.NDArray[np.bool_] = None  # type: ignore[assignment]
-    _unit: npt.NDArray[np.float32] = None  # type: ignore[assignment]
