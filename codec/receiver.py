@@ -1,0 +1,94 @@
+"""From frame plans to sound: the decoder side of a call."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from codec import FRAME
+from codec.frame import FramePlan, FrameSource, PcmFrame
+from codec.opus import OpusDecoder, OpusError
+
+RESET_AFTER = 50
+"""Frames of silence after which the decoder forgets the speech before them: 1 s."""
+
+_FADE_OUT = np.linspace(1.0, 0.0, FRAME, endpoint=False, dtype=np.float32)
+
+
+class Concealer(Protocol):
+    """Fills holes from what was heard before, in place of libopus's own concealment.
+
+    Every frame of playout goes through one of these, in order. Frames are int16 [320].
+    """
+
+    def good(self, pcm: PcmFrame) -> PcmFrame:
+        """A frame that is right; returns it as it is to be heard, joined to what it follows."""
+
+    def conceal(self) -> PcmFrame:
+        """A guess at a missing frame."""
+
+    def rebuild(self, features: npt.NDArray[np.float32]) -> PcmFrame:
+        """A missing frame whose features are known, float32 [2, 20]: one row per 10 ms."""
+
+
+class SpeechDecoder:
+    """Carries out the plans of a jitter buffer, one after the other, on one thread.
+
+    `frames` counts what was achieved, by source; `failed` the packets that did not decode.
+    """
+
+    def __init__(
+        self, opus: OpusDecoder | None = None, *, concealer: Concealer | None = None
+    ) -> None:
+        self.frames = dict.fromkeys(FrameSource, 0)
+        self.failed = 0
+        self._opus = opus if opus is not None else OpusDecoder()
+        self._concealer = concealer
+        self._silent = RESET_AFTER
+
+    def carry_out(self, plan: FramePlan) -> tuple[PcmFrame, FrameSource]:
+        """The frame that `plan` asks for, int16 [320], and how it was really obtained.
+
+        A packet that does not decode is concealed (PLC). Never raises on what a packet contains.
+        """
+        if plan.new_source:
+            self._opus.reset()
+        pcm, source = self._decode(plan)
+        self.frames[source] += 1
+        return pcm, source
+
+    def _decode(self, plan: FramePlan) -> tuple[PcmFrame, FrameSource]:
+        if plan.source is FrameSource.SILENCE:
+            return self._fall_silent(), FrameSource.SILENCE
+        if self._silent:
+            if self._silent >= RESET_AFTER:
+                self._opus.reset()
+            self._silent = 0
+        if plan.packet is not None and plan.source in (FrameSource.PACKET, FrameSource.LBRR):
+            try:
+                if plan.source is FrameSource.PACKET:
+                    pcm = self._opus.decode(plan.packet)
+                else:
+                    pcm = self._opus.decode_lbrr(plan.packet)
+            except OpusError:
+                self.failed += 1
+            else:
+                return self._heard(pcm), plan.source
+        return self._conceal(), FrameSource.PLC
+
+    def _heard(self, pcm: PcmFrame) -> PcmFrame:
+        return pcm if self._concealer is None else self._concealer.good(pcm)
+
+    def _conceal(self) -> PcmFrame:
+        # libopus conceals in any case: its state stays in step with the frames that were lost.
+        pcm = self._opus.conceal()
+        return pcm if self._concealer is None else self._concealer.conceal()
+
+    def _fall_silent(self) -> PcmFrame:
+        """Zeros; but the first frame after sound fades out instead of breaking off."""
+        self._silent += 1
+        if self._silent == 1:
+            return (self._conceal() * _FADE_OUT).astype(np.int16)
+        return self._heard(np.zeros(FRAME, np.int16))

@@ -1,0 +1,202 @@
+"""Frame plans carried out by the real libopus."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codec import FRAME
+from codec.frame import FramePlan, FrameSource, PcmFrame
+from codec.opus import OpusDecoder, OpusEncoder, has_lbrr
+from codec.receiver import RESET_AFTER, SpeechDecoder
+from tests.codec.test_opus import voice
+
+
+@pytest.fixture(scope="module")
+def packets() -> list[bytes]:
+    encoder = OpusEncoder(expected_loss=20)
+    return [encoder.encode(frame) for frame in voice(60)]
+
+
+def plan(
+    source: FrameSource, packet: bytes | None = None, *, new_source: bool = False
+) -> FramePlan:
+    return FramePlan(source, 0, packet, new_source=new_source)
+
+
+def whole(packet: bytes) -> FramePlan:
+    return plan(FrameSource.PACKET, packet)
+
+
+LOST = plan(FrameSource.PLC)
+SILENT = plan(FrameSource.SILENCE)
+
+
+def level(pcm: PcmFrame) -> float:
+    return float(np.sqrt(np.mean(pcm.astype(float) ** 2)))
+
+
+def test_packets_decode_as_libopus_decodes_them(packets: list[bytes]) -> None:
+    decoder, reference = SpeechDecoder(), OpusDecoder()
+    for packet in packets:
+        pcm, source = decoder.carry_out(whole(packet))
+        assert source is FrameSource.PACKET
+        assert np.array_equal(pcm, reference.decode(packet))
+    assert decoder.frames[FrameSource.PACKET] == len(packets)
+
+
+def test_a_hole_is_filled_from_the_lbrr_of_the_packet_after_it(packets: list[bytes]) -> None:
+    hole = next(n for n in range(20, 60) if has_lbrr(packets[n + 1]))
+    decoder, intact = SpeechDecoder(), SpeechDecoder()
+    for packet in packets[:hole]:
+        decoder.carry_out(whole(packet))
+        intact.carry_out(whole(packet))
+    original, _ = intact.carry_out(whole(packets[hole]))
+    pcm, source = decoder.carry_out(plan(FrameSource.LBRR, packets[hole + 1]))
+    assert source is FrameSource.LBRR
+    assert np.corrcoef(pcm, original)[0, 1] > 0.8
+    assert decoder.carry_out(whole(packets[hole + 1]))[1] is FrameSource.PACKET
+
+
+def test_lbrr_that_is_not_there_is_concealed_and_said_to_be(packets: list[bytes]) -> None:
+    encoder = OpusEncoder(expected_loss=0, lbrr=False)
+    bare = [encoder.encode(frame) for frame in voice(10)]
+    decoder = SpeechDecoder()
+    for packet in bare[:8]:
+        decoder.carry_out(whole(packet))
+    pcm, source = decoder.carry_out(plan(FrameSource.LBRR, bare[9]))
+    assert source is FrameSource.PLC
+    assert level(pcm) > 0
+    assert decoder.failed == 1
+
+
+def test_a_hole_is_concealed_as_libopus_does_it(packets: list[bytes]) -> None:
+    decoder, reference = SpeechDecoder(), OpusDecoder()
+    for packet in packets[:20]:
+        decoder.carry_out(whole(packet))
+        reference.decode(packet)
+    pcm, source = decoder.carry_out(LOST)
+    assert source is FrameSource.PLC
+    assert np.array_equal(pcm, reference.conceal())
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [b"", b"\x4b", b"\x4b\xff\xff\xff\xff", b"\x58\x00", bytes(2000)],
+    ids=["empty", "no count", "bad padding", "of 60 ms", "too long"],
+)
+def test_a_packet_that_does_not_decode_is_concealed(packets: list[bytes], broken: bytes) -> None:
+    decoder, reference = SpeechDecoder(), SpeechDecoder()
+    for packet in packets[:20]:
+        decoder.carry_out(whole(packet))
+        reference.carry_out(whole(packet))
+    pcm, source = decoder.carry_out(whole(broken))
+    assert source is FrameSource.PLC
+    assert np.array_equal(pcm, reference.carry_out(LOST)[0])
+    assert decoder.failed == 1
+    assert decoder.frames[FrameSource.PLC] == 1
+
+
+def test_before_anything_is_heard_silence_is_zero() -> None:
+    pcm, source = SpeechDecoder().carry_out(SILENT)
+    assert source is FrameSource.SILENCE
+    assert pcm.dtype == np.int16
+    assert pcm.shape == (FRAME,)
+    assert not pcm.any()
+
+
+def test_sound_fades_into_silence(packets: list[bytes]) -> None:
+    decoder, reference = SpeechDecoder(), OpusDecoder()
+    for packet in packets[:20]:
+        decoder.carry_out(whole(packet))
+        reference.decode(packet)
+    fading, after = (decoder.carry_out(SILENT)[0] for _ in range(2))
+    concealed = reference.conceal()
+    assert fading[0] == concealed[0]
+    assert level(fading[:80]) > level(fading[-80:]) > 0
+    assert np.abs(fading[-4:]).max() <= np.abs(concealed[-4:]).max() * 4 / FRAME + 1
+    assert not after.any()
+
+
+def test_after_a_second_of_silence_the_past_is_forgotten(packets: list[bytes]) -> None:
+    decoder, fresh = SpeechDecoder(), OpusDecoder()
+    for packet in packets[:20]:
+        decoder.carry_out(whole(packet))
+    for _ in range(RESET_AFTER):
+        decoder.carry_out(SILENT)
+    assert np.array_equal(decoder.carry_out(whole(packets[30]))[0], fresh.decode(packets[30]))
+
+
+def test_a_short_silence_keeps_the_past(packets: list[bytes]) -> None:
+    decoder, fresh = SpeechDecoder(), OpusDecoder()
+    for packet in packets[:20]:
+        decoder.carry_out(whole(packet))
+    for _ in range(RESET_AFTER - 1):
+        decoder.carry_out(SILENT)
+    assert not np.array_equal(decoder.carry_out(whole(packets[30]))[0], fresh.decode(packets[30]))
+
+
+def test_a_new_source_begins_with_a_fresh_decoder(packets: list[bytes]) -> None:
+    decoder, fresh = SpeechDecoder(), OpusDecoder()
+    for packet in packets[:20]:
+        decoder.carry_out(whole(packet))
+    begun = plan(FrameSource.PACKET, packets[40], new_source=True)
+    assert np.array_equal(decoder.carry_out(begun)[0], fresh.decode(packets[40]))
+
+
+class Ramp:
+    """A concealer whose frames can be told from libopus's: it notes calls and continues a count."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def good(self, pcm: PcmFrame) -> PcmFrame:
+        self.calls.append("good" if pcm.any() else "silence")
+        return pcm
+
+    def conceal(self) -> PcmFrame:
+        self.calls.append("conceal")
+        return np.full(FRAME, 1234, np.int16)
+
+    def rebuild(self, features: npt.NDArray[np.float32]) -> PcmFrame:
+        raise AssertionError("no plan asked for features")
+
+
+def test_a_concealer_hears_every_frame_and_fills_the_holes(packets: list[bytes]) -> None:
+    concealer = Ramp()
+    decoder, reference = SpeechDecoder(concealer=concealer), OpusDecoder()
+    plans = [whole(packets[0]), LOST, whole(b""), whole(packets[3]), SILENT, SILENT]
+    frames = [decoder.carry_out(p)[0] for p in plans]
+    assert concealer.calls == ["good", "conceal", "conceal", "good", "conceal", "silence"]
+    assert (frames[1] == 1234).all()
+    # libopus has concealed the two as well, and so goes on as if its own had been heard.
+    reference.decode(packets[0])
+    reference.conceal()
+    reference.conceal()
+    assert np.array_equal(frames[3], reference.decode(packets[3]))
+    assert frames[4][0] == 1234
+    assert all(a >= b for a, b in pairwise(frames[4].tolist()))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(FrameSource), st.none() | st.binary(max_size=80), st.booleans()),
+        max_size=12,
+    )
+)
+def test_any_plan_gives_a_frame(
+    plans: list[tuple[FrameSource, bytes | None, bool]],
+) -> None:
+    decoder = SpeechDecoder()
+    for source, packet, new_source in plans:
+        pcm, achieved = decoder.carry_out(plan(source, packet, new_source=new_source))
+        assert pcm.shape == (FRAME,)
+        assert pcm.dtype == np.int16
+        assert achieved in (source, FrameSource.PLC)
+    assert sum(decoder.frames.values()) == len(plans)
