@@ -23,6 +23,11 @@ RTCP_TYPES = range(192, 224)
 """Second bytes that mark RTCP on a shared port (RFC 5761 section 4)."""
 
 
+def is_rtcp(data: bytes) -> bool:
+    """Whether a datagram on a shared port is RTCP; total, any bytes."""
+    return len(data) >= 2 and data[1] in RTCP_TYPES
+
+
 class DropReason(StrEnum):
     """Why a datagram, or a part of it, led to no event."""
 
@@ -141,7 +146,7 @@ class RtpSession:
         if len(data) > MAX_DATAGRAM:
             return self._drop(DropReason.TOO_LARGE)
         try:
-            if len(data) >= 2 and data[1] in RTCP_TYPES:
+            if is_rtcp(data):
                 return self._receive_rtcp(data, arrival, ntp)
             return self._receive_rtp(RtpPacket.parse(data), arrival)
         except (ValueError, struct.error):

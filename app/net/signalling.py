@@ -251,12 +251,9 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _explain(error: OSError) -> str:
-    reason = explain(error)
-    if "onnect call failed" in reason:  # asyncio's text when several addresses were tried
-        reason = "connection refused" if "Errno 111" in reason else reason
-    if reason == "connection refused":
-        return f"{reason}; is it listening?"
-    return _one_line(reason.encode())
+    if error.errno == errno.ECONNREFUSED:
+        return "connection refused; is it listening?"
+    return _one_line(explain(error).encode())
 
 
 def _one_line(text: bytes) -> str:

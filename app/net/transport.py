@@ -65,7 +65,8 @@ class TransportCount(StrEnum):
     UNSENT = "not sent"
     """The system refused: no buffer, no route, too long, not connected."""
     FOREIGN = "from elsewhere"
-    """Received from an address and port other than the peer's."""
+    """Received from an address and port other than the peer's, before `connect`; after it the
+    system drops such datagrams itself."""
     TOO_LARGE = "too large"
     OVERFLOWED = "held too long"
     """Received before `connect` and `set_receiver`, and more than `HELD`."""
