@@ -36,6 +36,8 @@ class CallOptions:
     """One side of a call. Paths are written to only if given."""
 
     source: str = "device"
+    loop: bool = False
+    """Whether a source file is repeated for ever."""
     sink: str = "device"
     record: Path | None = None
     ledger: Path | None = None

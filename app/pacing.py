@@ -138,6 +138,7 @@ class Pacer:
         self._clock = clock
         self._sleep = sleep
         self._anchor: float | None = None
+        self._align_to: float | None = None
         self._tick = 0
         self._due = self._deadline = 0.0
 
@@ -149,11 +150,20 @@ class Pacer:
         self._anchor = self._clock() + self.lead if first_deadline is None else first_deadline
         self._tick = 0
 
+    def align(self, instant: float) -> None:
+        """Moves the schedule later, by less than a period, so that a deadline falls on `instant` or
+        whole periods from it. Takes effect with the next `wait`. Any thread."""
+        self._align_to = instant
+
     def wait(self) -> float:
         """Sleeps until `lead` before the next deadline and returns that deadline."""
         if self._anchor is None:
             self.start()
             assert self._anchor is not None
+        if self._align_to is not None:
+            next_deadline = self._anchor + self._tick * self.period
+            shift = (self._align_to - next_deadline) % self.period
+            self._anchor, self._tick, self._align_to = next_deadline + shift, 0, None
         # a product, not a running sum: rounding does not add up over hours
         deadline = self._anchor + self._tick * self.period
         due = deadline - self.lead

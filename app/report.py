@@ -122,6 +122,17 @@ class DeadlineReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessReport:
+    """What the call cost this process."""
+
+    cpu_percent: float
+    """Of one core, averaged over the call; helpers' processes included."""
+    rss_start_mb: float
+    """Resident memory when media began, 10^6 bytes."""
+    rss_end_mb: float
+
+
+@dataclass(frozen=True, slots=True)
 class MarkerReport:
     """Delay by markers found in the played sound, beside the one by the clocks."""
 
@@ -166,6 +177,7 @@ class CallReport:
     markers: MarkerReport | None = None
     deadline: DeadlineReport = field(default_factory=DeadlineReport)
     dred: DredUse | None = None
+    process: ProcessReport | None = None
     version: str = field(default_factory=lambda: installed_version())
 
     def as_dict(self) -> Json:
@@ -190,6 +202,7 @@ class CallReport:
                 "delay_ms": self._delay(),
                 "deadline": asdict(self.deadline),
                 "dred": asdict(self.dred) if self.dred else None,
+                "process": asdict(self.process) if self.process else None,
             }
         )
 
@@ -309,6 +322,9 @@ def _table_rows(report: CallReport) -> dict[str, dict[str, str | None]]:
         "deadline": {
             "deadlines missed": _deadline_text(report.deadline) if report.deadline.total else None,
             "work per frame": _work_text(report.deadline),
+            "processor": f"{report.process.cpu_percent:.1f} % of a core"
+            if report.process
+            else None,
         },
     }
 

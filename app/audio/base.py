@@ -55,6 +55,12 @@ class AudioSink(Protocol):
     def start(self, render: Render) -> None:
         """Begins to render on a playout thread. Raises AudioError if a device refuses."""
 
+    def align(self, instant: float) -> None:
+        """Asks that a frame begin at this monotonic instant, or whole frames from it.
+
+        A device that has a clock of its own does not listen.
+        """
+
     def stop(self) -> None:
         """Ends playout; on return no call to `render` is under way or follows."""
 

@@ -42,6 +42,10 @@ class NullSink:
         )
         self._thread.start()
 
+    def align(self, instant: float) -> None:
+        """Frames begin at `instant`, whole frames before or after it."""
+        self._pacer.align(instant)
+
     def stop(self) -> None:
         """Ends playout; may be called from `render` itself."""
         self._stopping.set()

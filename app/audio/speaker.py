@@ -117,6 +117,9 @@ class SpeakerSink:
         )
         self._thread.start()
 
+    def align(self, instant: float) -> None:
+        """The device decides when frames begin."""
+
     def stop(self) -> None:
         """Closes the device; not to be called from `render`."""
         self._stopping.set()

@@ -9,7 +9,10 @@ import asyncio
 import errno
 import ipaddress
 import logging
+import os
+import re
 import secrets
+import socket
 from collections.abc import Awaitable, Callable
 
 import aiohttp
@@ -50,7 +53,7 @@ class SignallingServer:
         on_offer: OnOffer,
         on_hangup: Callable[[], Awaitable[None]],
     ) -> None:
-        """`host` None listens on all interfaces; `port` 0 lets the system choose."""
+        """`host` None listens on all interfaces. `port` 0 lets the system choose, for one `host`."""
         self._host = host
         self._port = port
         self._on_offer = on_offer
@@ -177,6 +180,26 @@ def _plain(address: str) -> str:
     return str(getattr(parsed, "ipv4_mapped", None) or parsed)
 
 
+async def reach(host: str, port: int, timeout: float = 5.0) -> tuple[str, str]:
+    """Our own and the host's IP address on the way to its signalling port. Raises CallError.
+
+    Found by connecting, since only that tells which of several addresses of a name is in use. The
+    first belongs in the offer, the second is the one to call.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            _, writer = await asyncio.open_connection(host, port, happy_eyeballs_delay=0.25)
+    except TimeoutError:
+        raise CallError(f"{host} port {port}: no answer within {timeout:g} s") from None
+    except (socket.gaierror, UnicodeError):
+        raise CallError(f"{host}: unknown host") from None
+    except OSError as error:
+        raise CallError(f"{host} port {port}: {_explain(error)}") from None
+    ours, theirs = (writer.get_extra_info(name)[0] for name in ("sockname", "peername"))
+    writer.close()
+    return ours, theirs
+
+
 async def place_call(
     host: str, port: int, offer: Offer, timeout: float = 15.0
 ) -> tuple[Answer, str]:
@@ -251,9 +274,11 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _explain(error: OSError) -> str:
-    if error.errno == errno.ECONNREFUSED:
+    """Of several addresses each may have failed in its own way; a refusal says most."""
+    codes = [error.errno] if error.errno else re.findall(r"\[Errno (\d+)\]", str(error))
+    if errno.ECONNREFUSED in map(int, codes):
         return "connection refused; is it listening?"
-    return _one_line(explain(error).encode())
+    return explain(OSError(int(codes[0]), os.strerror(int(codes[0])))) if codes else str(error)
 
 
 def _one_line(text: bytes) -> str:

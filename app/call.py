@@ -1,0 +1,240 @@
+"""One call in progress: source, codec, transport and sink joined, until somebody hangs up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from app.audio import AudioSink, AudioSource, Recorder
+from app.call_report import ProcessMeter
+from app.control_timer import ControlTimer
+from app.delay import DelayAccount
+from app.ledger import Ledger
+from app.loss_hint import LossHint
+from app.marker import MarkerInjector
+from app.net.clockmap import WallClock
+from app.net.rtcp import ByeReceived, ReportReceived
+from app.net.rtp import RtpReceived
+from app.net.sdp import MediaDescription
+from app.net.session import RtpSession
+from app.net.transport import Transport
+from app.options import CallOptions, Recovery
+from app.playout import MarkerProbe, Playout
+from app.sender import EncodedFrame, Sender
+from codec import FRAME_SECONDS
+from codec.frame import FrameSource
+from codec.libopus import load_libopus
+from codec.opus import OpusDecoder, OpusEncoder
+from codec.receiver import SpeechDecoder
+from jitterbuffer import JitterBuffer, MediaPacket
+
+HOUSEKEEPING = 0.1
+"""Seconds between looks at timers. RTCP need not be punctual."""
+
+UNREACHABLE_PATIENCE = 3.0
+"""Seconds of silence, during which the peer's host says that nobody listens, that end a call."""
+
+RECOVERIES = {
+    Recovery.OPUS_PLC: frozenset({FrameSource.PLC}),
+    Recovery.LBRR: frozenset({FrameSource.LBRR, FrameSource.PLC}),
+}
+
+
+class Ending(StrEnum):
+    """Why a call ended."""
+
+    INTERRUPTED = "hung up"
+    FINISHED = "the source has ended"
+    DURATION = "the time is up"
+    PEER = "the peer hung up"
+    SILENT = "nothing from the peer"
+    UNREACHABLE = "the peer is gone"
+
+    @property
+    def orderly(self) -> bool:
+        return self not in (Ending.SILENT, Ending.UNREACHABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnd:
+    ending: Ending
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.ending}: {self.detail}" if self.detail else str(self.ending)
+
+
+class Call:
+    """Runs on the event loop; the source's and the sink's threads do the codec work."""
+
+    def __init__(
+        self,
+        options: CallOptions,
+        *,
+        transport: Transport,
+        session: RtpSession,
+        remote: MediaDescription,
+        source: AudioSource,
+        sink: AudioSink,
+        recorder: Recorder | None,
+        hang_up_at_end: bool,
+    ) -> None:
+        """`hang_up_at_end`: whether the end of the source ends the call or only our speech."""
+        self.options = options
+        self.session = session
+        self.remote = remote
+        self._transport = transport
+        self._source = source
+        self.sink = sink
+        self._recorder = recorder
+        self._hang_up_at_end = hang_up_at_end
+        self._loop = asyncio.get_running_loop()
+        self._wall = WallClock()
+        self._end: asyncio.Future[CallEnd] = self._loop.create_future()
+        self._began = self._ended = time.monotonic()
+        self._ledger = Ledger(options.ledger)
+        self.control = ControlTimer()
+
+        self._first_arrival: float | None = None
+        self.process = ProcessMeter.start()
+
+        self.library = load_libopus(options.libopus)
+        self.lbrr = options.recovery is Recovery.LBRR and remote.opus.useinbandfec
+        self.bitrate = min(options.bitrate, remote.opus.maxaveragebitrate or options.bitrate)
+        self._loss_hint = LossHint(options.expected_loss, floor=5 if self.lbrr else 0)
+        encoder = OpusEncoder(
+            bitrate=self.bitrate,
+            complexity=options.complexity,
+            expected_loss=self._loss_hint.percent,
+            lbrr=self.lbrr,
+            library=options.libopus,
+        )
+        self.sender = Sender(
+            encoder,
+            emit=self._send,
+            ended=lambda: self._on_loop(self._source_ended),
+            clock=time.monotonic,
+            injector=MarkerInjector() if options.probe else None,
+            rtp_origin=session.rtp_origin,
+        )
+        self.buffer = JitterBuffer(
+            target_delay=options.buffer_ms / 1e3, recovery=RECOVERIES[options.recovery]
+        )
+        self.probe = MarkerProbe() if options.probe else None
+        self.delay = DelayAccount(encoder.lookahead)
+        self.playout = Playout(
+            self.buffer,
+            SpeechDecoder(OpusDecoder(library=options.libopus)),
+            captured_at=session.captured_at,
+            clock=time.monotonic,
+            delay=self.delay,
+            ledger=self._ledger,
+            recorder=recorder,
+            probe=self.probe,
+        )
+
+    @property
+    def seconds(self) -> float:
+        """How long the call has lasted."""
+        return (time.monotonic() if not self._end.done() else self._ended) - self._began
+
+    def hang_up(self, ending: Ending = Ending.INTERRUPTED, detail: str = "") -> None:
+        """Ends the call; of several reasons the first counts. Event loop only."""
+        if not self._end.done():
+            self._ended = time.monotonic()
+            self._end.set_result(CallEnd(ending, detail))
+
+    async def run(self) -> CallEnd:
+        """Until either side hangs up or the peer falls silent. Files are whole afterwards."""
+        self.control.start()
+        self._transport.set_receiver(self._receive)
+        try:
+            self.sink.start(self.playout.render)
+            self._source.start(self.sender.deliver)
+            while not self._end.done():
+                self._keep_house()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(asyncio.shield(self._end), HOUSEKEEPING)
+            return await self._wind_down(self._end.result())
+        finally:
+            await asyncio.to_thread(self._close)
+
+    @property
+    def recording_error(self) -> str | None:
+        """Why nothing more is recorded, if so."""
+        return self._recorder.error if self._recorder else None
+
+    # The source's thread
+
+    def _on_loop(self, work: Callable[..., None], *arguments: object) -> None:
+        """From another thread; a loop that is being closed takes no more work."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(work, *arguments)
+
+    def _send(self, frame: EncodedFrame) -> None:
+        if self.remote.direction.receives and not self._end.done():
+            self._transport.send(
+                self.session.packetise(frame.payload, frame.timestamp, frame.captured_at)
+            )
+
+    # The event loop's thread
+
+    def _source_ended(self) -> None:
+        if self._hang_up_at_end:
+            self.hang_up(Ending.FINISHED)
+
+    def _receive(self, data: bytes, arrival: float) -> None:
+        for event in self.session.receive(data, arrival, self._wall.ntp(arrival)):
+            match event:
+                case RtpReceived():
+                    packet = MediaPacket(event.sequence, event.timestamp, event.ssrc, event.payload)
+                    self.buffer.push(packet, arrival)
+                    self._align(arrival)
+                case ReportReceived(reception=reception) if reception is not None:
+                    self.sender.hint_loss(self._loss_hint.update(reception.fraction_lost))
+                case ByeReceived():
+                    self.hang_up(Ending.PEER)
+
+    def _align(self, arrival: float) -> None:
+        """Playout of a sink that may choose falls right on the target delay of the first packet."""
+        if self._first_arrival is None:
+            self._first_arrival = arrival
+            self.sink.align(arrival + self.buffer.target_delay)
+
+    def _keep_house(self) -> None:
+        now = time.monotonic()
+        if self.session.rtcp_due(now):
+            self._transport.send(self.session.make_report(now, self._wall.ntp(now)))
+        self._watch_peer(now)
+        if self.options.duration is not None and self.seconds >= self.options.duration:
+            self.hang_up(Ending.DURATION)
+        self._ledger.flush()
+
+    def _watch_peer(self, now: float) -> None:
+        heard = max(self._began, self.session.last_heard or 0.0)
+        silence = now - heard
+        if silence > UNREACHABLE_PATIENCE and self._transport.refused_since(heard):
+            self.hang_up(Ending.UNREACHABLE, "its port is closed")
+        elif silence > self.options.timeout:
+            self.hang_up(Ending.SILENT, f"for {silence:.0f} s")
+
+    async def _wind_down(self, end: CallEnd) -> CallEnd:
+        """Says goodbye, and lets what has already arrived be heard."""
+        await asyncio.to_thread(self._source.stop)
+        now = time.monotonic()
+        if end.ending is not Ending.PEER:
+            self._transport.send(self.session.make_bye(now, self._wall.ntp(now)))
+        await asyncio.sleep(self.options.buffer_ms / 1e3 + 2 * FRAME_SECONDS)
+        return end
+
+    def _close(self) -> None:
+        self._source.stop()
+        self.sink.stop()
+        if self._recorder:
+            self._recorder.close()
+        self.control.stop()
+        self._ledger.close()

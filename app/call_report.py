@@ -1,0 +1,201 @@
+"""From the counters of a call in progress to its snapshot and, at the end, its report."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.control_timer import ControlTimer
+from app.liveview import CallSnapshot, Level
+from app.meter import LevelMeter
+from app.options import CallOptions, Impairment
+from app.report import (
+    Bitrate,
+    CallReport,
+    DeadlineReport,
+    InboundStats,
+    MarkerReport,
+    OutboundStats,
+    ProcessReport,
+    RemoteStats,
+)
+
+if TYPE_CHECKING:
+    from app.call import Call, CallEnd
+
+
+@dataclass(slots=True)
+class ProcessMeter:
+    """CPU time and memory of this process, from its making on."""
+
+    cpu_start: float
+    rss_start: float
+
+    @classmethod
+    def start(cls) -> ProcessMeter:
+        return cls(_cpu_seconds(), _rss_mb())
+
+    def report(self, seconds: float) -> ProcessReport:
+        """Over `seconds` of wall-clock time."""
+        used = _cpu_seconds() - self.cpu_start
+        return ProcessReport(100 * used / max(seconds, 1e-3), self.rss_start, _rss_mb())
+
+
+def snapshot(call: Call, peer: str) -> CallSnapshot:
+    """The call at this instant. Any thread."""
+    inbound = call.session.stats()["inbound-rtp"]
+    remote = call.session.stats()["remote-inbound-rtp"]
+    delay = call.delay
+    jitter_buffer = call.buffer.stats
+    emitted = jitter_buffer.jitter_buffer_emitted_count
+    return CallSnapshot(
+        elapsed=call.seconds,
+        state="in call" if inbound["packetsReceived"] else "connecting",
+        peer=peer,
+        codec=codec_name(call),
+        recovery=call.options.recovery,
+        sending=_sent_bitrate(call),
+        receiving=_received_bitrate(call),
+        packets_received=int(inbound["packetsReceived"] or 0),
+        packets_lost=int(inbound["packetsLost"] or 0),
+        frames=dict(call.playout.frames),
+        jitter=inbound["jitter"],
+        round_trip=remote["roundTripTime"],
+        buffer=jitter_buffer.jitter_buffer_delay / emitted if emitted else None,
+        delay=delay.last,
+        delay_p95=delay.total.percentile(95),
+        uncertainty=delay.clock_uncertainty,
+        deadlines_missed=call.sink.stats.deadlines.missed,
+        microphone=_level(call.sender.meter),
+        speaker=_level(call.playout.meter),
+        note=call.recording_error,
+    )
+
+
+def report(call: Call, end: CallEnd, *, side: str, peer: str, control: ControlTimer) -> CallReport:
+    """The whole call, once it is over."""
+    options = call.options
+    markers = MarkerReport.of(call.probe.delays) if call.probe else None
+    return CallReport(
+        side=side,
+        peer=peer,
+        codec=codec_name(call),
+        recovery=options.recovery,
+        duration=call.seconds,
+        ended=str(end),
+        seed=options.seed if options.outbound or options.inbound else None,
+        netem=_impairments(options, "netem"),
+        loss_trace=_impairments(options, "loss_trace"),
+        inbound=_inbound(call),
+        outbound=_outbound(call),
+        frames=dict(call.playout.frames),
+        sent_bitrate=_sent_bitrate(call),
+        received_bitrate=_received_bitrate(call),
+        delay=call.delay.summary(),
+        markers=markers,
+        deadline=_deadlines(call, control),
+        process=call.process.report(call.seconds),
+    )
+
+
+def codec_name(call: Call) -> str:
+    """What both sides agreed on, and with whose code we do it."""
+    lbrr = " + LBRR" if call.lbrr else ""
+    return f"Opus wideband {call.bitrate / 1e3:g} kb/s{lbrr} ({call.library.version})"
+
+
+def _inbound(call: Call) -> InboundStats:
+    names = {field.name for field in fields(InboundStats)}
+    received = call.session.stats()["inbound-rtp"]
+    jitter_buffer = call.buffer.stats
+    values = {**received, **jitter_buffer.webrtc()}
+    meter = call.playout.meter
+    return InboundStats(
+        **{name: value for name, value in values.items() if name in names},  # type: ignore[arg-type]
+        packetsDuplicated=jitter_buffer.packets_duplicated,
+        audioLevel=meter.level,
+        totalAudioEnergy=meter.total_energy,
+        totalSamplesDuration=meter.total_duration,
+        totalProcessingDelay=call.playout.processing_delay,
+    )
+
+
+def _outbound(call: Call) -> OutboundStats:
+    statistics = call.session.stats()
+    sent, remote = statistics["outbound-rtp"], statistics["remote-inbound-rtp"]
+    meter = call.sender.meter
+    return OutboundStats(
+        packetsSent=int(sent["packetsSent"] or 0),
+        bytesSent=int(sent["bytesSent"] or 0),
+        targetBitrate=float(call.bitrate),
+        audioLevel=meter.level,
+        totalAudioEnergy=meter.total_energy,
+        totalSamplesDuration=meter.total_duration,
+        remote=RemoteStats(**remote),  # type: ignore[arg-type]
+    )
+
+
+def _deadlines(call: Call, control: ControlTimer) -> DeadlineReport:
+    deadlines = call.sink.stats.deadlines
+    work = deadlines.busy.summary_ms() if deadlines.total else {}
+    return DeadlineReport(
+        total=deadlines.total,
+        missed=deadlines.missed,
+        worst_ms=1e3 * deadlines.worst,
+        p50_ms=work.get("p50"),
+        p99_ms=work.get("p99"),
+        p999_ms=work.get("p999"),
+        max_ms=work.get("max"),
+        machine_stalls=control.count_explained(deadlines.misses),
+    )
+
+
+def _sent_bitrate(call: Call) -> Bitrate | None:
+    return _bitrate(call.sender.payload_bytes, call.seconds)
+
+
+def _received_bitrate(call: Call) -> Bitrate | None:
+    return _bitrate(call.session.bytes_received, call.seconds)
+
+
+def _bitrate(payload_bytes: int, seconds: float) -> Bitrate | None:
+    return Bitrate(8 * payload_bytes / seconds, 0.0) if seconds > 0 and payload_bytes else None
+
+
+def _level(meter: LevelMeter) -> Level:
+    return Level(meter.rms_db, meter.held_db)
+
+
+def _impairments(options: CallOptions, kind: str) -> str | None:
+    ways = {"sending": options.outbound, "receiving": options.inbound}
+    stated = [
+        f"{way}: {getattr(impairment, kind)}"
+        for way, impairment in ways.items()
+        if _states(impairment, kind)
+    ]
+    return ", ".join(stated) or None
+
+
+def _states(impairment: Impairment, kind: str) -> bool:
+    return getattr(impairment, kind) is not None
+
+
+def _cpu_seconds() -> float:
+    return sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+
+
+def _rss_mb() -> float:
+    """Resident memory now, 10^6 bytes; its peak where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

@@ -1,0 +1,351 @@
+"""The command line: `dredcall listen`, `call`, `demo`, `bench`, `devices`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from app.options import CallOptions, Impairment, Recovery, UsageError, parse_buffer
+from app.report import installed_version
+
+OK, FAILED, BAD_USAGE = 0, 1, 2
+
+DEFAULT_PORT = 8600
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit status is 0 done, 2 bad usage or input, 1 anything else."""
+    logging.basicConfig(level=logging.WARNING, format="dredcall: %(message)s")
+    try:
+        parsed = _parser().parse_args(arguments)
+        run: Callable[[argparse.Namespace], int] = parsed.run
+        return run(parsed)
+    except _input_errors() as error:
+        return _complain(error, BAD_USAGE)
+    except _call_errors() as error:
+        return _complain(error, FAILED)
+    except KeyboardInterrupt:
+        return FAILED
+    except BrokenPipeError:
+        # whoever read our output has left; there is nobody to tell
+        sys.stderr.close()
+        return FAILED
+
+
+def _input_errors() -> tuple[type[Exception], ...]:
+    from app.audio import AudioError
+    from app.netem import NetemError
+
+    return UsageError, AudioError, NetemError
+
+
+def _call_errors() -> tuple[type[Exception], ...]:
+    from app.net.errors import CallError
+    from codec.opus import OpusError
+
+    return CallError, OpusError
+
+
+def _complain(error: Exception, status: int) -> int:
+    print(f"dredcall: {error}", file=sys.stderr)
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse in one line: the usage is a `--help` away."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_USAGE, f"dredcall: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="dredcall",
+        description="A two-party voice client that survives heavy packet loss.",
+    )
+    parser.add_argument("--version", action="version", version=installed_version())
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    listen = commands.add_parser("listen", help="wait for a call")
+    listen.add_argument(
+        "--host", help="address to listen on (default: every interface of this machine)"
+    )
+    listen.add_argument(
+        "--port",
+        type=_port,
+        default=DEFAULT_PORT,
+        help="TCP port for calls; 0 takes a free one (default: %(default)s)",
+    )
+    listen.add_argument(
+        "--keep",
+        action="store_true",
+        help="take call after call; recordings and other files of later calls are numbered",
+    )
+    _add_call_options(listen)
+    listen.set_defaults(run=_listen)
+
+    call = commands.add_parser("call", help="call someone who listens")
+    call.add_argument("peer", metavar="HOST[:PORT]", help="for example 192.168.1.20 or [::1]:8600")
+    _add_call_options(call)
+    call.set_defaults(run=_call)
+
+    demo = commands.add_parser(
+        "demo", help="two endpoints on this machine, real speech, a bad network; ends by itself"
+    )
+    demo.add_argument(
+        "--out", type=Path, default=Path("demo"), help="folder for what it writes (default: demo)"
+    )
+    demo.add_argument("--seconds", type=float, default=15.0, help="length (default: %(default)g)")
+    demo.add_argument("--netem", metavar="SPEC", help="another network, see `call --help`")
+    demo.add_argument(
+        "--seed", type=int, default=1, help="of the network's misfortunes (default: %(default)d)"
+    )
+    demo.add_argument("--json", metavar="FILE", help="write both sides' reports; - for stdout")
+    demo.set_defaults(run=_demo)
+
+    devices = commands.add_parser("devices", help="list audio devices")
+    devices.set_defaults(run=_devices)
+    return parser
+
+
+def _add_call_options(parser: argparse.ArgumentParser) -> None:
+    from app.audio.specs import SINK_SYNTAX, SOURCE_SYNTAX
+
+    audio = parser.add_argument_group("audio")
+    audio.add_argument(
+        "--source",
+        default="device",
+        metavar="SPEC",
+        help=f"what to send: {SOURCE_SYNTAX} (default: the standard microphone)",
+    )
+    audio.add_argument("--loop", action="store_true", help="repeat a source file for ever")
+    audio.add_argument(
+        "--sink",
+        default="device",
+        metavar="SPEC",
+        help=f"where to play: {SINK_SYNTAX} (default: the standard speaker)",
+    )
+    audio.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="record what is heard: .wav, .opus or .ogg",
+    )
+
+    coding = parser.add_argument_group("coding and recovery")
+    coding.add_argument(
+        "--bitrate",
+        type=int,
+        default=24_000,
+        metavar="BPS",
+        help="of Opus, 6000-510000 bits/s (default: %(default)d); lower it on a narrow link",
+    )
+    coding.add_argument(
+        "--complexity",
+        type=int,
+        default=9,
+        metavar="N",
+        help="of the Opus encoder, 0-10 (default: %(default)d); lower it on a slow machine",
+    )
+    coding.add_argument(
+        "--recovery",
+        type=Recovery,
+        choices=list(Recovery),
+        default=Recovery.LBRR,
+        help="what lost frames are rebuilt from (default: %(default)s); opus-plc: concealment only",
+    )
+    coding.add_argument(
+        "--expected-loss",
+        type=int,
+        metavar="PERCENT",
+        help="fix the loss the encoder prepares for, 0-100 (default: what the peer reports)",
+    )
+    coding.add_argument(
+        "--buffer",
+        type=parse_buffer,
+        default=30.0,
+        metavar="fixed:MS",
+        help="jitter buffer, 0-2000 ms (default: fixed:30); raise it when packets come unevenly",
+    )
+
+    network = parser.add_argument_group("network")
+    for suffix, way in (("", "sent"), ("-in", "received")):
+        network.add_argument(
+            f"--netem{suffix}",
+            metavar="SPEC",
+            help=f"impair what is {way}, in the words of tc-netem: "
+            "'delay 40ms 10ms distribution normal loss gemodel 5%% 40%%'",
+        )
+        network.add_argument(
+            f"--loss-trace{suffix}",
+            type=Path,
+            metavar="FILE",
+            help=f"lose {way} packets by a recording: one 0 or 1 (lost) per packet",
+        )
+    network.add_argument(
+        "--seed",
+        type=int,
+        default=1,
+        help="of the impairment: the same seed, the same losses (default: %(default)d)",
+    )
+    network.add_argument(
+        "--timeout",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="give up after so many seconds without the peer, 1-3600 (default: %(default)g)",
+    )
+    network.add_argument("--duration", type=float, metavar="S", help="hang up after S seconds")
+
+    output = parser.add_argument_group("measuring and output")
+    output.add_argument(
+        "--probe",
+        action="store_true",
+        help="mix a chirp a second into what is sent and look for the peer's: delay by ear; "
+        "both sides need it",
+    )
+    output.add_argument(
+        "--json",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="write a report as one JSON object when the call is over (default: to stdout)",
+    )
+    output.add_argument(
+        "--ledger", type=Path, metavar="FILE", help="write a line of CSV per frame played"
+    )
+    output.add_argument("--pcap", type=Path, metavar="FILE", help="capture the call's datagrams")
+    output.add_argument("--quiet", action="store_true", help="no live view, no table")
+    output.add_argument(
+        "--libopus", type=Path, metavar="FILE", help="use this libopus instead of the one found"
+    )
+
+
+def _options(parsed: argparse.Namespace) -> CallOptions:
+    from app.netem import parse_netem
+
+    def impairment(netem: str | None, trace: Path | None) -> Impairment:
+        return Impairment(parse_netem(netem) if netem is not None else None, trace)
+
+    return CallOptions(
+        source=parsed.source,
+        loop=parsed.loop,
+        sink=parsed.sink,
+        record=parsed.record,
+        ledger=parsed.ledger,
+        pcap=parsed.pcap,
+        bitrate=parsed.bitrate,
+        complexity=parsed.complexity,
+        expected_loss=parsed.expected_loss,
+        recovery=parsed.recovery,
+        buffer_ms=parsed.buffer,
+        outbound=impairment(parsed.netem, parsed.loss_trace),
+        inbound=impairment(parsed.netem_in, parsed.loss_trace_in),
+        seed=parsed.seed,
+        probe=parsed.probe,
+        duration=parsed.duration,
+        timeout=parsed.timeout,
+        libopus=parsed.libopus,
+    )
+
+
+def _listen(parsed: argparse.Namespace) -> int:
+    from app.session_ui import listen
+
+    options = _options(parsed)
+    return _run(
+        listen(
+            options,
+            host=parsed.host,
+            port=parsed.port,
+            keep=parsed.keep,
+            json_to=parsed.json,
+            quiet=parsed.quiet,
+        )
+    )
+
+
+def _call(parsed: argparse.Namespace) -> int:
+    from app.session_ui import call
+
+    options = _options(parsed)
+    host, port = parse_peer(parsed.peer)
+    return _run(call(options, host=host, port=port, json_to=parsed.json, quiet=parsed.quiet))
+
+
+def _demo(parsed: argparse.Namespace) -> int:
+    from app.demo import run_demo
+
+    return run_demo(
+        parsed.out,
+        seconds=parsed.seconds,
+        netem=parsed.netem,
+        seed=parsed.seed,
+        json_to=parsed.json,
+    )
+
+
+def _devices(parsed: argparse.Namespace) -> int:
+    from app.audio import list_devices
+    from app.session_ui import device_table, print_table
+
+    print_table(device_table(list_devices()))
+    return OK
+
+
+def _run(work: Coroutine[Any, Any, int]) -> int:
+    """Runs a coroutine that Ctrl-C or SIGTERM cancels, unless it handles them itself."""
+
+    async def supervised() -> int:
+        task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(NotImplementedError):  # no such thing on Windows
+                loop.add_signal_handler(number, task.cancel)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            print("dredcall: cancelled", file=sys.stderr)
+            return FAILED
+
+    return asyncio.run(supervised())
+
+
+def parse_peer(text: str) -> tuple[str, int]:
+    """HOST, HOST:PORT, [IPV6] or [IPV6]:PORT. Raises UsageError that names what is wrong."""
+    host, port = text, ""
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise UsageError(f"'{text}' is not HOST[:PORT]: no closing bracket before the port")
+        port = rest[1:]
+        has_port = bool(rest)
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+        has_port = True
+    else:
+        has_port = False
+    if not host or any(c.isspace() or c in "/@?#" for c in host):
+        raise UsageError(f"'{text}' is not HOST[:PORT]: '{host}' is no host")
+    if not has_port:
+        return host, DEFAULT_PORT
+    try:
+        number = _port(port)
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"'{text}' is not HOST[:PORT]: {error}") from None
+    if number == 0:
+        raise UsageError(f"'{text}' is not HOST[:PORT]: nobody can be called on port 0")
+    return host, number
+
+
+def _port(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) < 65536:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is not a port number, 0-65535")

@@ -1,0 +1,97 @@
+"""The per-frame ledger: for every 20 ms played, where it came from and how late it was."""
+
+from __future__ import annotations
+
+import csv
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from codec.frame import FrameSource
+
+FIELDS = ("playout_s", "timestamp", "source", "wait_ms", "decode_us", "delay_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One frame of playout. Times that are not known are None."""
+
+    playout_s: float
+    """Seconds since the first frame of playout."""
+    timestamp: int
+    """Extended RTP timestamp, 48 kHz."""
+    source: FrameSource
+    wait_ms: float | None
+    """From the arrival of the packet the frame was decoded from to its playout."""
+    decode_us: float
+    delay_ms: float | None
+    """From capture of the frame's first sample at the peer to its playout here."""
+
+
+class Ledger:
+    """Entries of the last moments, written to a CSV file if a path is given.
+
+    `add` runs on the playout thread and only appends; `flush` runs on another thread and writes.
+    A writer that stalls for a minute loses the oldest entries, never playout.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._pending: deque[LedgerEntry] = deque(maxlen=3000)
+        self._file: TextIO | None = path.open("w", newline="") if path else None
+        if self._file:
+            csv.writer(self._file).writerow(FIELDS)
+
+    def add(self, entry: LedgerEntry) -> None:
+        if self._file:
+            self._pending.append(entry)
+
+    def flush(self) -> None:
+        if not self._file:
+            return
+        writer = csv.writer(self._file)
+        while self._pending:
+            entry = self._pending.popleft()
+            writer.writerow(
+                (
+                    f"{entry.playout_s:.3f}",
+                    entry.timestamp,
+                    entry.source.value,
+                    _rounded(entry.wait_ms),
+                    f"{entry.decode_us:.0f}",
+                    _rounded(entry.delay_ms),
+                )
+            )
+        self._file.flush()
+
+    def close(self) -> None:
+        self.flush()
+        if self._file:
+            self._file.close()
+            self._file = None
+
+
+def read_ledger(path: Path) -> Iterator[LedgerEntry]:
+    """The entries of a file written by `Ledger`. Raises ValueError on a file that is not one."""
+    with path.open(newline="") as file:
+        rows = csv.DictReader(file)
+        if tuple(rows.fieldnames or ()) != FIELDS:
+            raise ValueError(f"{path} is not a ledger")
+        for row in rows:
+            yield LedgerEntry(
+                float(row["playout_s"]),
+                int(row["timestamp"]),
+                FrameSource(row["source"]),
+                _number(row["wait_ms"]),
+                float(row["decode_us"]),
+                _number(row["delay_ms"]),
+            )
+
+
+def _rounded(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None

@@ -1,0 +1,89 @@
+"""The sending side of a call: captured frames in, Opus payloads with media timestamps out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.audio.base import CapturedFrame
+from app.marker import MarkerInjector
+from app.meter import LevelMeter
+from codec import FRAME_SECONDS, FRAME_TICKS, RTP_CLOCK, SAMPLE_RATE
+from codec.opus import OpusEncoder
+
+RESYNC = 3 * FRAME_SECONDS
+"""Seconds. Capture this much later than expected means lost frames, not a drifting clock."""
+
+TICKS_PER_SAMPLE = RTP_CLOCK // SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedFrame:
+    payload: bytes
+    timestamp: int
+    """Ticks of 48 kHz since the first frame."""
+    captured_at: float
+    encoded_at: float
+    """Monotonic instant at which the payload was ready, in seconds."""
+
+
+class Sender:
+    """Encodes on the source's thread and gives each frame to `emit`, which must not block.
+
+    `ended` is called once, when the source has no more frames.
+    """
+
+    def __init__(
+        self,
+        encoder: OpusEncoder,
+        emit: Callable[[EncodedFrame], None],
+        ended: Callable[[], None],
+        clock: Callable[[], float],
+        injector: MarkerInjector | None = None,
+        rtp_origin: int = 0,
+    ) -> None:
+        """`rtp_origin` is the RTP timestamp of media time 0: markers lie on a grid of RTP time."""
+        self._encoder = encoder
+        self._emit = emit
+        self._ended = ended
+        self._clock = clock
+        self._injector = injector
+        self._marker_origin = rtp_origin // TICKS_PER_SAMPLE
+        self._next_timestamp = 0
+        self._expected_at: float | None = None
+        self._loss_hint: int | None = None
+        self.meter = LevelMeter()
+        self.frames = 0
+        self.payload_bytes = 0
+
+    def hint_loss(self, percent: int) -> None:
+        """The share of packets to expect lost, from the next frame on. Any thread."""
+        self._loss_hint = percent
+
+    def deliver(self, frame: CapturedFrame | None) -> None:
+        """Next 20 ms from the source, or None at its end. Source's thread."""
+        if frame is None:
+            self._ended()
+            return
+        hint, self._loss_hint = self._loss_hint, None
+        if hint is not None:
+            self._encoder.expected_loss = hint
+        self._skip_lost_capture(frame.captured_at)
+        pcm = frame.pcm
+        if self._injector:
+            first_sample = self._marker_origin + self._next_timestamp // TICKS_PER_SAMPLE
+            pcm = self._injector.mix(pcm, first_sample)
+        self.meter.update(pcm)
+        payload = self._encoder.encode(pcm)
+        self.frames += 1
+        self.payload_bytes += len(payload)
+        self._emit(EncodedFrame(payload, self._next_timestamp, frame.captured_at, self._clock()))
+        self._next_timestamp += FRAME_TICKS
+
+    def _skip_lost_capture(self, captured_at: float) -> None:
+        """Media time follows capture: frames the source lost leave a step in the timestamps."""
+        if self._expected_at is not None:
+            gap = captured_at - self._expected_at
+            if gap > RESYNC:
+                self._next_timestamp += round(gap / FRAME_SECONDS) * FRAME_TICKS
+        self._expected_at = captured_at + FRAME_SECONDS
