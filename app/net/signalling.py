@@ -53,7 +53,7 @@ class SignallingServer:
         on_offer: OnOffer,
         on_hangup: Callable[[], Awaitable[None]],
     ) -> None:
-        """`host` None listens on all interfaces. `port` 0 lets the system choose, for one `host`."""
+        """`host` None: all interfaces. `port` 0: the system chooses; only with a `host`."""
         self._host = host
         self._port = port
         self._on_offer = on_offer

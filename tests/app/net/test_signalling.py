@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import random
 import socket
@@ -15,7 +16,7 @@ from aiohttp import web
 from app.net import signalling
 from app.net.errors import CallError
 from app.net.sdp import MAX_SDP, Answer, MediaDescription, Offer, SdpError
-from app.net.signalling import SDP_TYPE, SignallingServer, hang_up, place_call
+from app.net.signalling import SDP_TYPE, SignallingServer, hang_up, place_call, reach
 
 LOOPBACK = "127.0.0.1"
 OFFER = Offer(MediaDescription(LOOPBACK, 5004, ssrc=1, cname="caller"), 1)
@@ -305,6 +306,32 @@ async def test_a_peer_that_does_not_listen_is_reported() -> None:
 async def test_a_host_that_does_not_exist_is_reported(host: str, reason: str) -> None:
     with pytest.raises(CallError, match=reason):
         await place_call(host, 8600, OFFER)
+
+
+async def test_the_addresses_on_the_way_are_those_of_the_connection(listener: Listener) -> None:
+    # the listener is on one of the two addresses the name may have
+    assert await reach("localhost", listener.server.port) == (LOOPBACK, LOOPBACK)
+    await listener.call()
+
+
+async def test_a_way_that_leads_nowhere_is_reported() -> None:
+    with pytest.raises(CallError, match=r"localhost port \d+: connection refused"):
+        await reach("localhost", unused_port())
+    with pytest.raises(CallError, match=r"no-such-host\.invalid: unknown host"):
+        await reach("no-such-host.invalid", 8600)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(errno.EHOSTUNREACH, "Connect call failed"), "no route to the host"),
+        (OSError("Multiple exceptions: [Errno 101] a, [Errno 111] b"), "connection refused"),
+        (OSError("Multiple exceptions: [Errno 113] a, [Errno 101] b"), "no route to the host"),
+        (OSError("odd"), "odd"),
+    ],
+)
+def test_failures_to_connect_are_put_into_words(error: OSError, text: str) -> None:
+    assert text in signalling._explain(error)
 
 
 async def test_a_peer_that_does_not_answer_is_given_up(listener: Listener) -> None:
