@@ -30,7 +30,12 @@ STEPS = 50
 SLOPES = (0, 2, 3, 4, 6, 8, 12, 16)
 """Level steps per 16 latents that a DRED header can name."""
 HARD_RATE_WEIGHT = 0.1
-PEAK_RATE = 4e-3
+STATE_RATE_STEPS = 2000
+"""Steps over which the price of the initial state rises to its due.
+
+Until the decoder has learned to use it, the cheapest state is one that says nothing.
+"""
+PEAK_RATE = 2e-3
 
 
 def joined(data: Dataset, split: Split, copies: Iterable[int] | None = None) -> Array:
@@ -97,7 +102,7 @@ def gather(pairs: Tensor, run: list[int]) -> Tensor:
 
 
 def loss_of(
-    model: RdoVae, pairs: Tensor, state: Tensor, short: bool
+    model: RdoVae, pairs: Tensor, state: Tensor, *, short: bool, state_price: float = 1.0
 ) -> tuple[Tensor, Tensor, tuple[float, float, float]]:
     """Loss of one segment, the encoder's next state, (distortion, latent bits, state bits)."""
     latents, hidden, state = model.encode(pairs, state)
@@ -120,7 +125,8 @@ def loss_of(
     weight = trade_off(level).sqrt()
     rate = latent.soft_bits + HARD_RATE_WEIGHT * latent.hard_bits
     initial_rate = initial.soft_bits + HARD_RATE_WEIGHT * initial.hard_bits
-    loss = (error / weight + rate * weight).mean() + (initial_rate * weight[0]).mean() / len(level)
+    state_cost = state_price * (initial_rate * weight[0]).mean() / len(level)
+    loss = (error / weight + rate * weight).mean() + state_cost
     with torch.no_grad():
         summary = (
             error.mean().item(),
@@ -133,8 +139,8 @@ def loss_of(
 @torch.no_grad()
 def validate(model: RdoVae, features: Array) -> str:
     """Distortion and bits of hard-quantised 1 s payloads by level, and of q0 = 6, dQ = 5."""
-    lanes = 24
-    steps = min(len(features) // (2 * lanes) - 1, 1200)
+    lanes = 12
+    steps = min(len(features) // (2 * lanes) - 1, 1000)
     stride = len(features) // lanes
     windows = np.stack([features[k * stride : k * stride + 2 * steps + 2] for k in range(lanes)], 1)
     pairs = torch.tensor(windows.reshape(steps + 1, 2, lanes, -1).swapaxes(1, 2))
@@ -159,6 +165,7 @@ def validate(model: RdoVae, features: Array) -> str:
             f"  q0 {newest:2d} slope {slope:2d}: D {distortion(target, out).mean().item():.4f}"
             f" cepstrum rms {cepstrum:.3f} pitch median {100 * pitch.median().item():.1f} %"
             f" over 10 %: {100 * (pitch > 0.1).float().mean().item():.1f} %"
+            f" newest D {distortion(target[:1], out[:1]).mean().item():.4f}"
             f" bits/40 ms {bits:.1f} state {state_bits:.1f} 1 s {25 * bits + state_bits:.0f}"
         )
     return "\n".join(lines)
@@ -196,8 +203,7 @@ class Training:
         self.model.start_from_statistics(torch.tensor(self.features[:400_000]))
         self.lanes = Lanes(self.features, batch, seed)
         self.state = torch.zeros(2, batch, self.model.encoder_recurrent)
-        quantisers = (self.model.latent_quantiser, self.model.state_quantiser)
-        statistics = [p for quantiser in quantisers for p in quantiser.parameters()]
+        statistics = list(self.model.latent_quantiser.parameters())
         known = {id(p) for p in statistics}
         networks = [p for p in self.model.parameters() if id(p) not in known]
         self.optimiser = torch.optim.Adam(
@@ -241,9 +247,9 @@ class Training:
         os.replace(partial, self.out / "rdovae.npz")
 
     def rate(self) -> float:
-        """Warm-up over 200 steps, half the time level, then a cosine down to 1 %."""
+        """Warm-up over 200 steps, then a cosine over nine tenths of the time, down to 1 %."""
         done = min(1.0, self.spent / self.seconds)
-        fall = 0.5 + 0.5 * math.cos(math.pi * max(0.0, done - 0.3) / 0.7)
+        fall = 0.5 + 0.5 * math.cos(math.pi * max(0.0, done - 0.1) / 0.9)
         return PEAK_RATE * min(1.0, (self.step + 1) / 200) * max(0.01, fall)
 
     def update(self) -> tuple[float, float, float, float]:
@@ -253,7 +259,11 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate() * group["factor"]
         loss, state, summary = loss_of(
-            self.model, torch.tensor(pairs), self.state, short=self.step % 2 == 1
+            self.model,
+            torch.tensor(pairs),
+            self.state,
+            short=self.step % 2 == 1,
+            state_price=min(1.0, self.step / STATE_RATE_STEPS),
         )
         self.state = state.detach()
         self.optimiser.zero_grad()
