@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.net.pcap import PcapTransport, PcapWriter
@@ -41,6 +41,7 @@ def folded(data: bytes) -> int:
     return total
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_datagrams_are_framed_with_valid_checksums(
     tmp_path_factory: pytest.TempPathFactory, data: bytes

@@ -6,7 +6,7 @@ from statistics import mean
 
 import pytest
 from aiortc.rtp import RtcpByePacket, RtcpRrPacket, RtcpSdesPacket, RtcpSourceInfo, RtcpSrPacket
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.net.rtcp import (
@@ -169,6 +169,7 @@ def test_a_compound_that_contradicts_itself_is_refused(data: bytes, reason: str)
         parse_compound(data)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_after_a_report_parse_or_are_refused(rest: bytes) -> None:
     try:

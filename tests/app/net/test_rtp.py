@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 from aiortc.rtp import RtpPacket
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.net.rtp import (
@@ -37,6 +37,7 @@ def test_sequence_numbers_are_compared_across_the_wrap(a: int, b: int, ahead: in
     assert sequence_difference(a, b) == ahead
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(-(2**31), 2**31 - 1))
 def test_timestamps_are_compared_across_the_wrap(start: int, step: int) -> None:
     assert timestamp_difference((start + step) % 2**32, start) == step
@@ -190,6 +191,7 @@ def test_a_restarted_media_clock_is_not_jitter() -> None:
     assert source.jitter == pytest.approx(0, abs=1e-6)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 65535), min_size=1, max_size=200))
 def test_any_sequence_of_numbers_gives_a_report_that_fits_its_fields(numbers: list[int]) -> None:
     source = SourceStatistics(numbers[0])

@@ -4,7 +4,7 @@ import string
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.net.opus_fmtp import OpusParameters
@@ -85,6 +85,7 @@ def test_an_offer_says_what_the_rfcs_want_said() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         MediaDescription,
@@ -301,6 +302,7 @@ def test_without_parameters_the_defaults_of_the_rfc_hold() -> None:
     assert OpusParameters.from_fmtp(" ; =1; x=2;").maxplaybackrate == 48_000
 
 
+@settings(deadline=None)
 @given(
     st.one_of(
         st.text(max_size=400),

@@ -12,7 +12,7 @@ from aiortc.rtp import (
     RtcpSrPacket,
     RtpPacket,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.net.reports import make_cname
@@ -416,6 +416,7 @@ def valid_datagrams() -> list[bytes]:
     ]
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(
