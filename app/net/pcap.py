@@ -23,6 +23,8 @@ class PcapWriter:
 
     def __init__(self, path: Path, max_bytes: int = 1 << 30) -> None:
         """Raises OSError. No more than `max_bytes` are written: a forgotten call fills no disk."""
+        self.error: OSError | None = None
+        """Why nothing more is written, if so; a full disk must not end a call."""
         self._file = path.open("wb")
         self._left = max_bytes
         self._lock = threading.Lock()
@@ -38,12 +40,19 @@ class PcapWriter:
     def _put(self, record: bytes) -> None:
         with self._lock:
             self._left -= len(record)
-            if self._left >= 0 and not self._file.closed:
+            if self._left < 0 or self.error or self._file.closed:
+                return
+            try:
                 self._file.write(record)
+            except OSError as error:
+                self.error = error
 
     def close(self) -> None:
         with self._lock:
-            self._file.close()
+            try:
+                self._file.close()
+            except OSError as error:  # what was buffered does not fit; the file is closed anyway
+                self.error = self.error or error
 
 
 class PcapTransport:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from pathlib import Path
@@ -85,6 +86,19 @@ def test_the_file_stops_growing_at_its_limit_with_whole_records(tmp_path: Path) 
 
     assert len(records(path)) == 6
     assert path.stat().st_size <= 1000
+
+
+def test_a_full_disk_ends_the_recording_and_nothing_else() -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full here")
+    writer = PcapWriter(full)
+    for _ in range(1000):
+        writer.write(bytes(100), A, B, 0.0)
+    writer.close()
+
+    assert writer.error is not None
+    assert writer.error.errno == errno.ENOSPC
 
 
 class Wire:
