@@ -24,6 +24,9 @@ SPARE_SLOTS = 10
 """Room for playout that lags behind its target by what is not yet corrected."""
 SKIP_AT_ONCE = 6.0
 """Frames of excess delay that are left out in one go: a stalled sink, a fast route after a slow."""
+INSERT_BELOW = -0.5
+"""Frames of excess delay, below which a hole is played once more: half way down from 0, so that the
+next frame left out is half a frame off."""
 SHED_WHEN_SETTLED = 2.0
 """Frames of excess delay that cost a spoken frame; less waits for a pause or a hole."""
 SETTLING = 2.0
@@ -130,7 +133,7 @@ class JitterBuffer:
             self._stats.packets_duplicated += 1
             return
         self._stray = None
-        stream.note(location, arrival)
+        stream.note(location)
         self._accept(packet, location, arrival, lbrr)
 
     def _begin(self, packet: MediaPacket, arrival: float, lbrr: bool) -> None:
@@ -167,7 +170,7 @@ class JitterBuffer:
                 return
             # Nothing has come in time for long: playout has run ahead of what there is to play.
             assert self._stream is not None
-            self._stream.restart_timing(location, arrival)
+            self._stream.restart_timing(location)
             self._stats.resyncs += 1
             self._position = None
         if slot in self._store or not self._make_room(slot):
@@ -206,7 +209,7 @@ class JitterBuffer:
             excess -= 1.0
             decision = self._decide()
         slot = self._position
-        if decision.is_free and excess <= _EARLY - 1.0:
+        if decision.is_free and excess <= INSERT_BELOW:
             self._stats.inserted_samples_for_deceleration += FRAME
         else:
             self._position += 1

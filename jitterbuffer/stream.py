@@ -1,7 +1,9 @@
-"""One sender's numbering and timing: extended numbers, frame slots, and how fast packets can be."""
+"""One sender's numbering and timing: extended numbers, frame slots, how fast packets are."""
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
+from collections import deque
 from dataclasses import dataclass
 
 from codec import FRAME_TICKS, RTP_CLOCK
@@ -16,33 +18,39 @@ MAX_PROBATION_GAP = 10
 """Packets by which the two that prove a new source may be apart: RFC 3550 asks for 1, which heavy
 loss would not grant for long."""
 
-REFERENCE_SPAN = 1.0
-"""Seconds of arrivals in half of the window for the fastest packet: long enough that a spike does
-not fill it, short enough to follow a new route."""
+REFERENCE_PACKETS = 100
+"""Arrivals that say how fast packets are: 2 s, long enough that a spike does not fill them."""
+FASTER_PACKETS = 10
+"""Of those, so many may be faster than the reference: packets that overtake the others on a
+reordering path must not make all others late."""
+FIRST_PACKETS = 50
+"""Until so many have come, one may be faster: a start in the burst after a stall, where all but the
+last are slow, must not be measured by the slow ones."""
 
 
-class FastestArrival:
-    """The relative delay (arrival - media time, seconds) of the fastest packets of late.
+class FastArrivals:
+    """The relative delay (arrival - media time, seconds) that the fastest tenth of packets keeps.
 
-    The second smallest of the last 1 to 2 s of arrivals, so that no single packet can pull it down;
-    of a single arrival, that. Constant memory and time.
+    Of the last `REFERENCE_PACKETS` arrivals. Never the smallest, even of a few, so that no single
+    packet can pull it down; of a single arrival, that.
     """
 
-    def __init__(self, arrival: float, relative: float) -> None:
-        self._begun = arrival
-        self._current: tuple[float, ...] = (relative,)
-        self._previous: tuple[float, ...] = ()
+    def __init__(self, relative: float) -> None:
+        self._recent = deque([relative])
+        self._sorted = [relative]
 
-    def add(self, arrival: float, relative: float) -> None:
-        if arrival - self._begun >= REFERENCE_SPAN:
-            self._previous, self._current = self._current, ()
-            self._begun = arrival
-        self._current = tuple(sorted((*self._current, relative))[:2])
+    def add(self, relative: float) -> None:
+        self._recent.append(relative)
+        insort(self._sorted, relative)
+        if len(self._recent) > REFERENCE_PACKETS:
+            oldest = self._recent.popleft()
+            del self._sorted[bisect_left(self._sorted, oldest)]
 
     @property
     def value(self) -> float:
-        lowest = sorted(self._previous + self._current)
-        return lowest[1] if len(lowest) > 1 else lowest[0]
+        count = len(self._sorted)
+        beyond_first = (count - FIRST_PACKETS) / (REFERENCE_PACKETS - FIRST_PACKETS)
+        return self._sorted[min(max(1, int(FASTER_PACKETS * beyond_first)), count - 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,7 @@ class Stream:
         self._highest = packet.sequence
         self._received = 1
         relative = arrival - packet.timestamp / RTP_CLOCK
-        self._fastest = FastestArrival(arrival, relative)
+        self._fastest = FastArrivals(relative)
         self.first = Location(packet.sequence, packet.timestamp, 0, relative)
 
     def locate(self, packet: MediaPacket, arrival: float) -> Location | None:
@@ -98,7 +106,7 @@ class Stream:
         behind = self._highest - sequence
         return behind < 0 or not self._received >> behind & 1
 
-    def note(self, location: Location, arrival: float) -> None:
+    def note(self, location: Location) -> None:
         """Takes in a packet that is new, other than the first."""
         ahead = location.sequence - self._highest
         if ahead > 0:
@@ -106,11 +114,11 @@ class Stream:
             self._received = (self._received << ahead | 1) & ((1 << (MAX_MISORDER + 1)) - 1)
         else:
             self._received |= 1 << -ahead
-        self._fastest.add(arrival, location.relative)
+        self._fastest.add(location.relative)
 
-    def restart_timing(self, location: Location, arrival: float) -> None:
+    def restart_timing(self, location: Location) -> None:
         """Forgets how fast packets were; from now on `location` is the measure."""
-        self._fastest = FastestArrival(arrival, location.relative)
+        self._fastest = FastArrivals(location.relative)
 
     @property
     def fastest(self) -> float:

@@ -63,7 +63,7 @@ def test_a_hole_is_filled_from_the_lbrr_of_the_packet_after_it(packets: list[byt
     assert decoder.carry_out(whole(packets[hole + 1]))[1] is FrameSource.PACKET
 
 
-def test_lbrr_that_is_not_there_is_concealed_and_said_to_be(packets: list[bytes]) -> None:
+def test_lbrr_that_is_not_there_is_concealed_and_said_to_be() -> None:
     encoder = OpusEncoder(expected_loss=0, lbrr=False)
     bare = [encoder.encode(frame) for frame in voice(10)]
     decoder = SpeechDecoder()

@@ -212,3 +212,12 @@ def test_frames_never_go_back() -> None:
     assert all(a < b for a, b in pairwise(drawn))
     assert len(drawn) > 800
     assert len(drawn) == len(set(drawn))
+
+
+def test_packets_that_overtake_the_rest_do_not_make_the_rest_late() -> None:
+    # One in twenty goes at once on a path of 200 ms.
+    late = {n: 0.0 if n % 20 == 7 else 0.2 for n in range(600)}
+    line = playout()
+    drawn = line.run(SENDER.packets(range(600), late=late), 613)
+    assert played(drawn)[-400:] == [*range(200, 600)]
+    assert all(260.0 <= line.delays()[n] <= 280.0 for n in range(200, 600))
