@@ -1,0 +1,33 @@
+"""Whether a frame holds anything worth sending twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+FLOOR_DBFS = -65.0
+"""Quieter than any speech that one could follow, and where the noise estimate starts."""
+ABOVE_NOISE_DB = 9.0
+NOISE_RISE_DB = 0.1
+"""Per frame: 5 dB a second, so that a fan is noise after a few seconds and a vowel is not."""
+HANGOVER = 8
+"""Frames, 160 ms: word ends fade below any threshold."""
+
+
+class ActivityDetector:
+    """Level against a noise floor that falls at once and rises slowly."""
+
+    def __init__(self) -> None:
+        self._noise = FLOOR_DBFS
+        self._remaining = 0
+
+    def push(self, pcm: npt.NDArray[np.int16]) -> bool:
+        """True if the next frame, int16 [320], is active."""
+        power = float(np.mean(pcm.astype(np.float32) ** 2)) / 32768**2
+        level = 10 * np.log10(power + 1e-12)
+        self._noise = max(FLOOR_DBFS, min(level, self._noise + NOISE_RISE_DB))
+        if level > self._noise + ABOVE_NOISE_DB:
+            self._remaining = HANGOVER
+            return True
+        self._remaining = max(0, self._remaining - 1)
+        return self._remaining > 0

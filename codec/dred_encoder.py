@@ -1,0 +1,146 @@
+"""The sending end of DRED: the last second of speech in a few hundred bits."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from codec import FRAME
+from codec.dred_activity import ActivityDetector
+from codec.dred_model import DredModel
+from codec.dred_syntax import (
+    LEVELS,
+    MAX_LATENTS,
+    MIN_BYTES,
+    OFFSET_MAX,
+    SLOPES,
+    DredHeader,
+    DredSymbols,
+    encode_symbols,
+)
+from codec.features import HOP, NUM_FEATURES, SYNTHESIS_LAG, FeatureExtractor
+
+Array = npt.NDArray[np.float32]
+
+STEP_UNITS = 8
+"""2.5 ms units of an encoder step, 20 ms."""
+CHUNK_UNITS = 16
+UNIT = FRAME // STEP_UNITS
+"""Samples at 16 kHz."""
+SKIPPABLE = 50
+"""Steps of trailing silence that are skipped before there is nothing left to say."""
+HEADER_BITS = 24
+"""At most 22, and what the estimate of the rest may be short."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What 20 ms of speech became."""
+
+    latent: Array
+    initial: Array
+    active: bool
+
+
+class DredEncoder:
+    """Listens to every frame and describes the last second in a payload of a given size.
+
+    `lookahead` is by how many samples (16 kHz) the base layer's decoder lags behind what its
+    encoder was given (`OpusEncoder.lookahead`). `slope` is dQ of the syntax: how fast quality
+    falls into the past. `finest` and `coarsest` bound q0; what does not fit at `coarsest` becomes
+    shorter instead.
+
+    Raises ValueError when a setting is out of range, DredModelError if there is no model.
+    """
+
+    def __init__(
+        self,
+        *,
+        lookahead: int = 0,
+        slope: int = 5,
+        finest: int = 0,
+        coarsest: int = 12,
+        model: DredModel | None = None,
+    ) -> None:
+        # The newest synthesis frame ends SYNTHESIS_LAG before the newest sample.
+        self._offset = round((FRAME - SYNTHESIS_LAG + lookahead) / UNIT)
+        if lookahead < 0 or self._offset > OFFSET_MAX:
+            raise ValueError(f"look-ahead of {lookahead} samples")
+        if not 0 <= finest <= coarsest < LEVELS:
+            raise ValueError(f"levels {finest} to {coarsest}, not within 0 to {LEVELS - 1}")
+        if not 0 <= slope < len(SLOPES):
+            raise ValueError(f"slope {slope}, not 0 to {len(SLOPES) - 1}")
+        self._model = model or DredModel.default()
+        self._slope, self._finest, self._coarsest = slope, finest, coarsest
+        headers = [DredHeader(q0, slope) for q0 in range(LEVELS)]
+        self._levels = np.array([[h.level(i) for i in range(MAX_LATENTS)] for h in headers])
+        self._extractor = FeatureExtractor()
+        self._activity = ActivityDetector()
+        self._pairs = np.zeros((2, 2 * NUM_FEATURES), np.float32)
+        self._state = self._model.encoder_state()
+        self._steps: deque[_Step] = deque(maxlen=2 * MAX_LATENTS + SKIPPABLE)
+
+    def push(self, pcm: npt.NDArray[np.int16]) -> None:
+        """The next 20 ms, int16 [320]. Raises ValueError for another length."""
+        if len(pcm) != FRAME:
+            raise ValueError(f"{len(pcm)} samples, not {FRAME}")
+        self.push_features(
+            self._extractor.process(np.ascontiguousarray(pcm)), active=self._activity.push(pcm)
+        )
+
+    def push_features(self, features: Array, *, active: bool = True) -> None:
+        """The next 20 ms as its two feature vectors, float32 [2, 20]; instead of `push`."""
+        if features.shape != (FRAME // HOP, NUM_FEATURES):
+            raise ValueError(f"features of shape {features.shape}, not (2, {NUM_FEATURES})")
+        self._pairs[0] = self._pairs[1]
+        self._pairs[1] = features.reshape(-1)
+        latents, initial, self._state = self._model.encode(self._pairs, self._state)
+        self._steps.append(_Step(latents[0], initial[0], active))
+
+    def payload(self, *, max_ms: int, max_bytes: int) -> bytes:
+        """Redundancy for the packet whose frame was pushed last.
+
+        It reaches back at most `max_ms` before that frame and takes at most `max_bytes`, header
+        included, as fine as they allow. b"" when there is nothing to say (silence) or no room.
+        """
+        steps = list(self._steps)[::-1]
+        skipped = next((i for i, step in enumerate(steps[: SKIPPABLE + 1]) if step.active), None)
+        if skipped is None or max_bytes < MIN_BYTES:
+            return b""
+        offset = self._offset - STEP_UNITS * skipped
+        chunks = (max_ms * 2 // 5 + offset) // CHUNK_UNITS
+        chosen = steps[skipped : skipped + 2 * max(0, min(chunks, MAX_LATENTS))]
+        heard = [i for i, step in enumerate(chosen) if step.active]
+        if not heard:
+            return b""
+        sent = chosen[0 : heard[-1] + 1 : 2]
+        latents = np.stack([step.latent for step in sent])
+        q0 = self._finest_that_fits(latents, chosen[0].initial, 8 * max_bytes)
+        header = DredHeader(q0, self._slope, offset=offset)
+        statistics = self._model.statistics
+        symbols = DredSymbols(
+            header,
+            statistics.state.quantise(chosen[0].initial, q0),
+            statistics.latent.quantise(latents, self._levels[q0, : len(latents)]),
+        )
+        payload = encode_symbols(symbols, statistics, max_bytes)
+        return payload if len(payload) >= MIN_BYTES else b""
+
+    def _finest_that_fits(self, latents: Array, initial: Array, bits: int) -> int:
+        """The finest level of the newest latent at which all of them take at most `bits`."""
+        statistics = self._model.statistics
+        low, high = self._finest, self._coarsest
+        while low < high:
+            q0 = (low + high) // 2
+            levels = self._levels[q0, : len(latents)]
+            symbols = statistics.latent.quantise(latents, levels)
+            state = statistics.state.quantise(initial, q0)
+            cost = HEADER_BITS + statistics.latent.cost(symbols, levels)
+            if cost + statistics.state.cost(state, q0) <= bits:
+                high = q0
+            else:
+                low = q0 + 1
+        return low
