@@ -24,6 +24,7 @@ from app.net.session import RtpSession
 from app.net.transport import Transport
 from app.options import CallOptions, Recovery
 from app.playout import MarkerProbe, Playout
+from app.priority import request_realtime
 from app.sender import EncodedFrame, Sender
 from codec import FRAME_SECONDS
 from codec.frame import FrameSource
@@ -100,6 +101,8 @@ class Call:
         self.control = ControlTimer()
 
         self._first_arrival: float | None = None
+        self.realtime = False
+        """Whether the system runs us ahead of ordinary work."""
         self.process = ProcessMeter.start()
 
         self.library = load_libopus(options.libopus)
@@ -150,6 +153,7 @@ class Call:
 
     async def run(self) -> CallEnd:
         """Until either side hangs up or the peer falls silent. Files are whole afterwards."""
+        self.realtime = request_realtime()
         self.control.start()
         self._transport.set_receiver(self._receive)
         try:

@@ -39,10 +39,11 @@ class ProcessMeter:
     def start(cls) -> ProcessMeter:
         return cls(_cpu_seconds(), _rss_mb())
 
-    def report(self, seconds: float) -> ProcessReport:
+    def report(self, seconds: float, realtime: bool) -> ProcessReport:
         """Over `seconds` of wall-clock time."""
         used = _cpu_seconds() - self.cpu_start
-        return ProcessReport(100 * used / max(seconds, 1e-3), self.rss_start, _rss_mb())
+        percent = 100 * used / max(seconds, 1e-3)
+        return ProcessReport(percent, self.rss_start, _rss_mb(), realtime)
 
 
 def snapshot(call: Call, peer: str) -> CallSnapshot:
@@ -98,7 +99,7 @@ def report(call: Call, end: CallEnd, *, side: str, peer: str, control: ControlTi
         delay=call.delay.summary(),
         markers=markers,
         deadline=_deadlines(call, control),
-        process=call.process.report(call.seconds),
+        process=call.process.report(call.seconds, call.realtime),
     )
 
 

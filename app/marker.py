@@ -185,7 +185,9 @@ class MarkerInjector:
         Counting from the RTP timestamp (a third of it, extended: 48 kHz to 16 kHz) instead of from
         the source's start lets a receiver know the grid without having seen the first packet.
         """
-        at = np.arange(first_sample, first_sample + len(pcm))
+        # NumPy wraps an index by subtracting lengths one by one: it must not be far out
+        begin = first_sample % len(self._gain)
+        at = np.arange(begin, begin + len(pcm))
         gain = self._gain.take(at, mode="wrap")
         mixed = pcm * gain + self._sound.take(at, mode="wrap")
         return np.clip(np.rint(mixed), -32768, 32767).astype(np.int16)

@@ -130,6 +130,8 @@ class ProcessReport:
     rss_start_mb: float
     """Resident memory when media began, 10^6 bytes."""
     rss_end_mb: float
+    realtime: bool = False
+    """Whether the system ran us ahead of ordinary work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,9 +324,7 @@ def _table_rows(report: CallReport) -> dict[str, dict[str, str | None]]:
         "deadline": {
             "deadlines missed": _deadline_text(report.deadline) if report.deadline.total else None,
             "work per frame": _work_text(report.deadline),
-            "processor": f"{report.process.cpu_percent:.1f} % of a core"
-            if report.process
-            else None,
+            "processor": _process_text(report.process),
         },
     }
 
@@ -355,6 +355,13 @@ def _work_text(deadline: DeadlineReport) -> str | None:
     if deadline.p50_ms is None or deadline.p99_ms is None:
         return None
     return f"{deadline.p50_ms:.2f} ms (p99 {deadline.p99_ms:.2f})"
+
+
+def _process_text(process: ProcessReport | None) -> str | None:
+    if process is None:
+        return None
+    scheduling = "real-time" if process.realtime else "ordinary"
+    return f"{process.cpu_percent:.1f} % of a core, {scheduling} priority"
 
 
 def _share(part: int, total: int) -> str:

@@ -5,6 +5,7 @@ PortAudio is looked for when a device is first asked for; without it everything 
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +17,10 @@ Direction = Literal["input", "output"]
 
 BLOCK_SECONDS = 0.010
 """Of sound per callback: half a frame, so that neither side waits long for the other."""
+
+LATENCY = 0.030
+"""Seconds of a device's own buffer: three blocks. Callbacks in Python wait for the interpreter's
+lock, and a buffer of two ran dry on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,19 @@ def portaudio() -> Any:
         raise AudioError(
             f"no audio devices: {error} (on Debian: apt-get install libportaudio2)"
         ) from None
+    _hush_alsa()
     return sounddevice
+
+
+def _hush_alsa() -> None:
+    """Keeps ALSA from writing on the terminal; errors come back through PortAudio all the same."""
+    try:
+        alsa = ctypes.CDLL("libasound.so.2")
+        # Any C function that does nothing will do as a handler: one in Python would have ALSA's
+        # own threads wait for the interpreter.
+        alsa.snd_lib_error_set_handler(alsa.snd_asoundlib_version)
+    except (OSError, AttributeError):
+        return
 
 
 def list_devices() -> list[Device]:
@@ -119,7 +136,7 @@ def open_stream(
     direction: Direction,
     callback: Callable[..., None],
     finished: Callable[[], None],
-    latency: float | str,
+    latency: float,
 ) -> tuple[Any, int]:
     """An int16 stream at the device's own rate that is not yet started, and its channels.
 

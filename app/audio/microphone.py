@@ -12,9 +12,10 @@ import numpy as np
 
 from app.audio.base import CapturedFrame, Deliver
 from app.audio.device_clock import DeviceClock, block_instant
-from app.audio.devices import find_device, open_stream, start_stream
+from app.audio.devices import LATENCY, find_device, open_stream, start_stream
 from app.audio.resample import Resampler
 from app.audio.ring import SampleRing
+from app.pacing import Clock
 from codec import FRAME, SAMPLE_RATE
 
 RING_SECONDS = 1.0
@@ -33,13 +34,20 @@ class MicrophoneSource:
     frames and delivers them. Raises AudioError when there is no such device.
     """
 
-    def __init__(self, device: str | None = None, *, latency: float | str = "low") -> None:
-        """`device`: see `find_device`; `latency`: seconds, `low` or `high`, as a wish."""
+    def __init__(
+        self,
+        device: str | None = None,
+        *,
+        latency: float = LATENCY,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        """`device`: see `find_device`; `latency`: seconds of the device's buffer, as a wish."""
         self.device = find_device(device, "input")
         self.name = self.device.name
         self.overflows = 0
         """Blocks that were lost because nobody took them in time."""
         self._latency = latency
+        self._now = clock
         self._channels = 1
         self._ring = SampleRing(round(self.device.rate * RING_SECONDS))
         self._blocks: SimpleQueue[tuple[int, float] | None] = SimpleQueue()
@@ -70,7 +78,7 @@ class MicrophoneSource:
             self._thread.join()
 
     def _callback(self, data: Any, frames: int, times: Any, status: Any) -> None:
-        now = time.monotonic()
+        now = self._now()
         if status.input_overflow:
             self.overflows += 1
         ring = self._ring

@@ -12,17 +12,28 @@ import numpy as np
 
 from app.audio.base import PlayoutStats, Render
 from app.audio.device_clock import DeviceClock, block_instant
-from app.audio.devices import BLOCK_SECONDS, Device, find_device, open_stream, start_stream
+from app.audio.devices import (
+    BLOCK_SECONDS,
+    LATENCY,
+    Device,
+    find_device,
+    open_stream,
+    start_stream,
+)
 from app.audio.resample import Resampler
 from app.audio.ring import SampleRing
 from app.audio.sink import LEAD, play_paced
-from app.pacing import Pacer
+from app.pacing import Clock, Pacer
 from codec import FRAME, FRAME_SECONDS, SAMPLE_RATE
 
 RING_SECONDS = 0.5
 
-WARM_UP = 0.1
-"""Seconds of silence played first: devices take several blocks at once, then none for a while."""
+WARM_UP = 0.2
+"""Seconds of steady silence played first: devices take several blocks at once when they start,
+then none for a while, and their word for when a block will be heard is worth nothing until then."""
+
+LONGEST_WARM_UP = 3.0
+"""Seconds after which playout begins however unsteady the device is."""
 
 SILENT_DEVICE = 5.0
 """Seconds without a callback after which a device is given up."""
@@ -72,6 +83,28 @@ class BurstGauge:
         return min(round(MAX_BURST * self._rate), max(self._recent, self._before))
 
 
+class WarmUp:
+    """Tells when a device that was just started has become steady."""
+
+    def __init__(self, rate: int) -> None:
+        self._clock = DeviceClock(rate)
+        self._rate = rate
+        self._taken = 0
+        self._steady_since = 0
+        self._began: float | None = None
+
+    def add(self, block: _Block) -> bool:
+        """Takes in one block; True when sound may begin."""
+        jumps = self._clock.jumps
+        self._began = block.now if self._began is None else self._began
+        self._taken += block.frames
+        self._clock.update(self._taken, block.instant)
+        if self._clock.jumps > jumps:
+            self._steady_since = self._taken
+        steady = (self._taken - self._steady_since) / self._rate
+        return steady >= WARM_UP or block.now - self._began >= LONGEST_WARM_UP
+
+
 class SpeakerSink:
     """An output device at whatever rate it runs; all its channels play the same.
 
@@ -87,13 +120,15 @@ class SpeakerSink:
         device: str | None = None,
         *,
         ahead: float = FRAME_SECONDS,
-        latency: float | str = "low",
+        latency: float = LATENCY,
+        clock: Clock = time.monotonic,
     ) -> None:
-        """`device`: see `find_device`; `latency`: seconds, `low` or `high`, as a wish."""
+        """`device`: see `find_device`; `latency`: seconds of the device's buffer, as a wish."""
         self.device: Device = find_device(device, "output")
         self.name = self.device.name
         self.stats = PlayoutStats()
         self._latency = latency
+        self._now = clock
         self._ahead = round(ahead * self.device.rate)
         self._channels = 1
         self._ring = SampleRing(round(RING_SECONDS * self.device.rate))
@@ -130,7 +165,7 @@ class SpeakerSink:
             self._stream.close(ignore_errors=True)
 
     def _callback(self, data: Any, frames: int, times: Any, status: Any) -> None:
-        now = time.monotonic()
+        now = self._now()
         out = np.frombuffer(data, np.int16)
         mono = out if self._channels == 1 else self._mono[:frames]
         got = self._ring.read_into(mono)
@@ -160,8 +195,9 @@ class SpeakerSink:
         gauge = BurstGauge(rate)
         resampler = Resampler(SAMPLE_RATE, rate)
         deadlines = self.stats.deadlines
-        warm_up = round(WARM_UP * rate)
+        warm_up = WarmUp(rate)
         rendered = 0
+        warm = False
         while True:
             try:
                 blocks = [self._blocks.get(timeout=SILENT_DEVICE)]
@@ -176,19 +212,19 @@ class SpeakerSink:
                     return False
                 gauge.add(block.now, block.frames)
                 clock.update(block.position, block.instant, jump=block.short)
-                warm_up -= block.frames
-                if not self._playing:
+                if not warm:
+                    warm = warm_up.add(block)
                     clock.jumps = 0
-            if warm_up > 0:
+            if not warm:
                 continue
-            self._playing = True
             self.stats.resyncs = clock.jumps
             while len(self._ring) < gauge.samples + self._ahead:
-                begun = time.monotonic()
+                begun = self._now()
                 playout_at = clock.instant(rendered * FRAME * rate / SAMPLE_RATE)
                 pcm = render(playout_at)
-                deadlines.record(begun, playout_at, time.monotonic())
+                deadlines.record(begun, playout_at, self._now())
                 rendered += 1
                 self._ring.write(resampler.process(pcm))
+                self._playing = True
                 if self._stopping.is_set():
                     return True
