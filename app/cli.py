@@ -12,12 +12,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from app.net import DEFAULT_PORT
 from app.options import CallOptions, Impairment, Recovery, UsageError, parse_buffer
 from app.report import installed_version
 
 OK, FAILED, BAD_USAGE = 0, 1, 2
-
-DEFAULT_PORT = 8600
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,7 +23,7 @@ from app.net.reports import make_cname
 from app.net.rtp import random_ssrc
 from app.net.sdp import Answer, MediaDescription, Offer
 from app.net.session import RtpSession
-from app.net.signalling import SignallingServer, hang_up, place_call
+from app.net.signalling import SignallingServer, hang_up, place_call, reach
 from app.net.transport import (
     Transport,
     UdpTransport,
@@ -99,6 +99,7 @@ class _Line:
             payload_type=remote.payload_type,
             ssrc=self.ssrc,
             peer_ssrc=remote.ssrc,
+            session_bandwidth=options.bitrate,
         )
         with contextlib.ExitStack() as stack:
             transport = self._transport(stack, (remote.address, remote.port))
@@ -158,10 +159,11 @@ def check(options: CallOptions) -> None:
 
 async def call(options: CallOptions, host: str, port: int, on_call: OnCall) -> tuple[Call, CallEnd]:
     """Calls `host` and talks until somebody hangs up. Raises AudioError or CallError."""
-    line = await _Line.open(options, await local_address_towards(host, port))
+    ours, theirs = await reach(host, port)
+    line = await _Line.open(options, ours)
     try:
         offer = Offer(line.description(), session_id=SystemRandom().getrandbits(62))
-        answer, resource = await place_call(host, port, offer)
+        answer, resource = await place_call(theirs, port, offer)
         try:
             return await line.run(answer.media, caller=True, on_call=on_call)
         finally:

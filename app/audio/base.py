@@ -71,7 +71,7 @@ class PlayoutStats:
 
     deadlines: Deadlines = field(default_factory=Deadlines)
     lateness: Distribution = field(default_factory=Distribution)
-    """Of the playout thread's waking, in seconds. Empty if a device wakes it."""
+    """Of the playout thread's waking, in seconds: behind the clock, or the device's callback."""
     underruns: int = 0
     """Blocks for which the device found too little; 0 without a device."""
     resyncs: int = 0

@@ -198,6 +198,7 @@ class SpeakerSink:
         warm_up = WarmUp(rate)
         rendered = 0
         warm = False
+        begun = 0.0
         while True:
             try:
                 blocks = [self._blocks.get(timeout=SILENT_DEVICE)]
@@ -210,7 +211,8 @@ class SpeakerSink:
                     return True
                 if block is None:
                     return False
-                gauge.add(block.now, block.frames)
+                begun = block.now
+                gauge.add(begun, block.frames)
                 clock.update(block.position, block.instant, jump=block.short)
                 if not warm:
                     warm = warm_up.add(block)
@@ -218,11 +220,13 @@ class SpeakerSink:
             if not warm:
                 continue
             self.stats.resyncs = clock.jumps
+            self.stats.lateness.add(self._now() - begun)
             while len(self._ring) < gauge.samples + self._ahead:
-                begun = self._now()
                 playout_at = clock.instant(rendered * FRAME * rate / SAMPLE_RATE)
                 pcm = render(playout_at)
-                deadlines.record(begun, playout_at, self._now())
+                finished = self._now()
+                deadlines.record(begun, playout_at, finished)
+                begun = finished
                 rendered += 1
                 self._ring.write(resampler.process(pcm))
                 self._playing = True

@@ -22,7 +22,6 @@ from yarl import URL
 from app.net.errors import CallError, explain
 from app.net.sdp import MAX_SDP, Answer, Offer, SdpError
 
-DEFAULT_PORT = 8600
 PATH = "/call"
 SDP_TYPE = "application/sdp"
 
