@@ -90,6 +90,20 @@ def test_a_long_stall_moves_the_schedule_and_is_counted() -> None:
     assert pace.lateness.max == pytest.approx(60 - 0.015)
 
 
+def test_an_aligned_schedule_is_later_by_less_than_a_period() -> None:
+    for instant in (1000.507, 990.007, 1003.987, 1000.5):
+        clock = Clock()
+        pace = pacer(clock, lead=0.005)
+        pace.start(1000.5)
+        pace.wait()
+        pace.align(instant)
+        following, after = pace.wait(), pace.wait()
+        assert 0.0199 < following - 1000.5 < 0.0401
+        assert after - following == pytest.approx(0.02)
+        periods = (following - instant) / 0.02
+        assert periods == pytest.approx(round(periods), abs=1e-6)
+
+
 def test_lateness_is_what_the_sleep_overran() -> None:
     clock = Clock([0.0] * 98 + [0.003, 0.008])
     pace = pacer(clock)
