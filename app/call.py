@@ -232,7 +232,9 @@ class Call:
         now = time.monotonic()
         if end.ending is not Ending.PEER:
             self._transport.send(self.session.make_bye(now, self._wall.ntp(now)))
-        await asyncio.sleep(self.options.buffer_ms / 1e3 + 2 * FRAME_SECONDS)
+        patience = now + self.options.buffer_ms / 1e3 + 2 * FRAME_SECONDS
+        while len(self.buffer) and time.monotonic() < patience:
+            await asyncio.sleep(FRAME_SECONDS / 4)
         return end
 
     def _close(self) -> None:
