@@ -19,7 +19,7 @@ def pulse_devices() -> Iterator[PulseDevices]:
     Skips when PulseAudio or PortAudio is not installed.
     """
     if shutil.which("pulseaudio") is None:
-        pytest.skip("no pulseaudio here (.ci/install-audio installs it)")
+        pytest.skip("no pulseaudio here (.ci/install-test-tools installs it)")
     with pytest.MonkeyPatch.context() as patch, pulse_server() as devices:
         # HOME stays ours: libraries look there for what has nothing to do with sound
         for name, value in devices.environment.items():
