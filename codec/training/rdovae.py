@@ -139,7 +139,9 @@ def loss_of(
 @torch.no_grad()
 def validate(model: RdoVae, features: Array) -> str:
     """Distortion and bits of hard-quantised 1 s payloads by level, and of q0 = 6, dQ = 5."""
-    lanes = 12
+    lanes = min(12, len(features) // (8 * STEPS))
+    if not lanes:
+        return f"  {len(features)} frames are too few to validate"
     steps = min(len(features) // (2 * lanes) - 1, 1000)
     stride = len(features) // lanes
     windows = np.stack([features[k * stride : k * stride + 2 * steps + 2] for k in range(lanes)], 1)

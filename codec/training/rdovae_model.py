@@ -180,8 +180,8 @@ class RdoVae(nn.Module):
         count = self.latent_quantiser.scale.shape[1]
         variance, basis = variance.flip(0)[:count], basis.flip(1)[:, :count]
         gain = (self.deviation.repeat(4) * importance)[:, None]
-        for layer in (self.to_latent, self.to_features, self.to_state):
-            layer.weight *= 0.1
+        for layer, factor in ((self.to_latent, 0.1), (self.to_features, 0.1), (self.to_state, 4.0)):
+            layer.weight *= factor
             layer.bias.zero_()
         self.to_latent.weight[:, :CHUNK] = (basis * gain).T
         newest_first = torch.arange(CHUNK).reshape(4, FEATURES).flip(0).flatten()
@@ -191,7 +191,10 @@ class RdoVae(nn.Module):
         spread = variance.sqrt()[None] / step[:, None] * 0.8
         r = torch.exp(-1 / (spread + 0.05)).clamp(1e-3, 0.999)
         self.latent_quantiser.decay.copy_(torch.logit(r))
-        self.state_quantiser.scale.copy_((-torch.log(step)[:, None]).expand(LEVELS, STATES))
+        # About two steps at the middle level: values within one step would be drowned in noise,
+        # and a state that says nothing at first is never listened to.
+        self.state_quantiser.scale.copy_(torch.log(2 * step[LEVELS // 2] / step)[:, None])
+        self.state_quantiser.decay.fill_(0.5)
 
 
 def distortion(target: Tensor, decoded: Tensor) -> Tensor:
