@@ -1,0 +1,444 @@
+/* The kernel, once for every instruction set.
+ *
+ * A path includes this after defining
+ *   PATH_NAME, PATH_SYMBOL, PATH_ORDER
+ *   LANES                        floats in a vector; vf and vi are vectors of floats and int32
+ *   State8                       what a quantised state value is stored as
+ *   vf_min, vf_max, vf_reciprocal, vf_any_at_least, interleave
+ *   store_state8(State8 *, vf)   round(127 x) of LANES values
+ *   accumulate8(vi *, block, x)  one int8 block of 16 rows times the 4 values at x, exactly
+ *   STATE_OFFSET                 what store_state8 adds to a value
+ */
+#include "lpcnet_kernel.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define ALIGNED __attribute__((aligned(64)))
+#define PARTS (LPCNET_BLOCK / LANES) /* vectors in a block of 16 rows */
+#define EMPHASIS 0.85f
+
+typedef float vf_loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int vi_loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int16_t vh_loose __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+
+INLINE vf load(const float *p) { return *(const vf_loose *)p; }
+INLINE void store(float *p, vf x) { *(vf_loose *)p = x; }
+INLINE vf splat(float x) { return (vf){0} + x; }
+
+INLINE float sum(vf x) {
+    float total = 0;
+    for (int i = 0; i < LANES; i++) total += x[i];
+    return total;
+}
+
+/* Rational minimax fit on [-7, 7]; absolute error under 1.2e-6 everywhere. NaN gives 1: a squashed
+ * layer is finite whatever came in. */
+INLINE vf tanh_(vf x) {
+    x = vf_max(vf_min(x, splat(7.f)), splat(-7.f));
+    const vf y = x * x;
+    const vf p = ((3.930003e-06f * y + 2.2769875e-03f) * y + 0.12302182f) * y + 0.99999571f;
+    const vf q = ((1.4235066e-04f * y + 2.1072175e-02f) * y + 0.45634031f) * y + 1.f;
+    return x * p * vf_reciprocal(q);
+}
+
+INLINE vf sigmoid(vf x) { return 0.5f + 0.5f * tanh_(0.5f * x); }
+
+/* x ** power of probabilities 0 <= x <= 1, relative error about 1e-4 * power; below 1e-30: 0. */
+INLINE vf power_(vf x, float power) {
+    const vf small = splat(1e-30f);
+    x = vf_max(x, small);
+    const vi bits = (vi)x;
+    /* mantissa in [sqrt(1/2), sqrt(2)): the fit is centred on 1 */
+    const vi exponent = (bits - 0x3f3504f3) >> 23;
+    const vf m = (vf)(bits - (exponent << 23)) - 1.f;
+    const vf log2 =
+        m * (((((-0.20685812f * m + 0.31840712f) * m - 0.36641326f) * m + 0.47979388f) * m -
+              0.72120847f) * m + 1.44270180f) + __builtin_convertvector(exponent, vf);
+    const vf t = vf_max(log2 * power, splat(-100.f));
+    const vi whole = __builtin_convertvector(t - 0.5f, vi); /* truncation: t <= 0 */
+    const vf f = t - __builtin_convertvector(whole, vf);
+    const vf e = (((9.6760371e-03f * f + 0.05592204f) * f + 0.24022107f) * f + 0.69312103f) * f + 1.f;
+    return (vf)((vi)e + (whole << 23));
+}
+
+INLINE int mu_law_level(float x) {
+    const float u = 23.083120f * logf(1.f + (255.f / 32768.f) * fabsf(x)); /* 128 / ln(256) */
+    const int level = (int)(x < 0 ? 128.5f - u : 128.5f + u);
+    return level < 0 ? 0 : level > 255 ? 255 : level;
+}
+
+/* Row block b of a float matrix times x, added to out[PARTS]. */
+INLINE void rows_float(const LpcnetMatrix *m, int b, const float *x, vf *out) {
+    vf even[PARTS], odd[PARTS]; /* two chains hide the latency of the multiply-add */
+    for (int p = 0; p < PARTS; p++) even[p] = odd[p] = splat(0);
+    const float *w = (const float *)m->weights + 64 * (ptrdiff_t)m->start[b];
+    const uint16_t *column = m->column + m->start[b], *end = m->column + m->start[b + 1];
+    for (; column < end; column++, w += 64) {
+        const float *v = x + *column;
+        for (int p = 0; p < PARTS; p++) {
+            even[p] += v[0] * load(w + p * LANES);
+            odd[p] += v[1] * load(w + 16 + p * LANES);
+            even[p] += v[2] * load(w + 32 + p * LANES);
+            odd[p] += v[3] * load(w + 48 + p * LANES);
+        }
+    }
+    for (int p = 0; p < PARTS; p++) out[p] += even[p] + odd[p];
+}
+
+INLINE void rows_begin(const LpcnetMatrix *m, int b, vi *sum) {
+    for (int p = 0; p < PARTS; p++) sum[p] = *(const vi_loose *)(m->offset + 16 * b + p * LANES);
+}
+
+INLINE void rows_end(const LpcnetMatrix *m, int b, const vi *sum, vf *out) {
+    for (int p = 0; p < PARTS; p++)
+        out[p] += __builtin_convertvector(sum[p], vf) * load(m->scale + 16 * b + p * LANES);
+}
+
+/* Row block b of an int8 matrix times a quantised state, added to out[PARTS]. Blocks come in
+ * fours (packing fills up with zeros): short loops of varying length cost more in mispredicted
+ * exits than in multiplications. */
+INLINE void rows_int8(const LpcnetMatrix *m, int b, const State8 *x, vf *out) {
+    vi sum[PARTS], other[PARTS];
+    rows_begin(m, b, sum);
+    for (int p = 0; p < PARTS; p++) other[p] = (vi){0};
+    const Weight8 *w = (const Weight8 *)m->weights + 64 * (ptrdiff_t)m->start[b];
+    const uint16_t *column = m->column + m->start[b], *end = m->column + m->start[b + 1];
+    for (; column < end; column += 4, w += 256) {
+        accumulate8(sum, w, x + column[0]);
+        accumulate8(other, w + 64, x + column[1]);
+        accumulate8(sum, w + 128, x + column[2]);
+        accumulate8(other, w + 192, x + column[3]);
+    }
+    for (int p = 0; p < PARTS; p++) sum[p] += other[p];
+    rows_end(m, b, sum, out);
+}
+
+INLINE void rows(const LpcnetMatrix *m, int b, const float *x, const State8 *x8, vf *out,
+                 const int quantised) {
+    if (quantised)
+        rows_int8(m, b, x8, out);
+    else
+        rows_float(m, b, x, out);
+}
+
+/* Row blocks b of m and c of n, both dense and equally wide, times the same vector. */
+INLINE void rows_pair(const LpcnetMatrix *m, int b, vf *out_m, const LpcnetMatrix *n, int c,
+                      vf *out_n, const float *x, const State8 *x8, const int quantised) {
+    if (!quantised) {
+        rows_float(m, b, x, out_m);
+        rows_float(n, c, x, out_n);
+        return;
+    }
+    vi sum_m[PARTS], sum_n[PARTS];
+    rows_begin(m, b, sum_m);
+    rows_begin(n, c, sum_n);
+    const Weight8 *w = (const Weight8 *)m->weights + 16 * (ptrdiff_t)m->columns * b;
+    const Weight8 *v = (const Weight8 *)n->weights + 16 * (ptrdiff_t)n->columns * c;
+    for (int i = 0; i < m->columns; i += 4) {
+        accumulate8(sum_m, w + 16 * i, x8 + i);
+        accumulate8(sum_n, v + 16 * i, x8 + i);
+    }
+    rows_end(m, b, sum_m, out_m);
+    rows_end(n, c, sum_n, out_n);
+}
+
+/* ---- the frame network ---- */
+
+static void layer(const LpcnetMatrix *m, const float *bias, const float *x, int squash, float *y) {
+    for (int b = 0; b < m->rows / 16; b++) {
+        vf out[PARTS];
+        for (int p = 0; p < PARTS; p++) out[p] = load(bias + 16 * b + p * LANES);
+        rows_float(m, b, x, out);
+        for (int p = 0; p < PARTS; p++)
+            store(y + 16 * b + p * LANES, squash ? tanh_(out[p]) : out[p]);
+    }
+}
+
+static void condition(const LpcnetModel *m, const float *features, LpcnetCondition *out) {
+    enum { ROWS = LPCNET_CONTEXT, TAPS = 3 };
+    float input[ROWS * LPCNET_MAX_UNITS] ALIGNED, hidden[TAPS * LPCNET_MAX_UNITS] ALIGNED;
+    float x[LPCNET_MAX_UNITS] ALIGNED, y[LPCNET_MAX_UNITS] ALIGNED;
+    const int width = LPCNET_FEATURES + m->period_width;
+    for (int r = 0; r < ROWS; r++) {
+        const float *f = features + r * LPCNET_FEATURES;
+        float *row = input + r * width;
+        for (int i = 0; i < LPCNET_FEATURES; i++)
+            row[i] = (f[i] - m->feature_mean[i]) * m->feature_gain[i];
+        /* feature 18 is log2(256 / period) - 1.5 */
+        const float period = rintf(256.f * exp2f(-1.5f - f[18]));
+        const int index = period >= 255.f ? 255 : period > 0.f ? (int)period : 0;
+        memcpy(row + LPCNET_FEATURES, m->period_embedding + (ptrdiff_t)index * m->period_width,
+               sizeof(float) * m->period_width);
+    }
+    for (int t = 0; t < TAPS; t++)
+        layer(&m->conv1, m->conv1_bias, input + t * width, 1, hidden + t * m->conv1.rows);
+    layer(&m->conv2, m->conv2_bias, hidden, 1, x);
+    layer(&m->dense1, m->dense1_bias, x, 1, y);
+    layer(&m->dense2, m->dense2_bias, y, 1, x);
+    layer(&m->condition_a, m->condition_a_bias, x, 0, out->a);
+    layer(&m->condition_b, m->condition_b_bias, x, 0, out->b);
+
+    /* feature 19 is ln(1 + exp(5 c)) / ln(1 + exp(5)) - 0.5 of the correlation c */
+    const float squashed = expf((features[3 * LPCNET_FEATURES + 19] + 0.5f) * 5.0067153f) - 1.f;
+    out->correlation = squashed > 1e-3f ? fminf(logf(squashed) / 5.f, 1.f) : -1.f;
+}
+
+/* ---- the sample network ---- */
+
+/* A state as the dot products want it, beside the floats. */
+typedef struct {
+    State8 a[LPCNET_MAX_UNITS] ALIGNED;
+    State8 b[LPCNET_MAX_UNITS] ALIGNED;
+    float product[3 * LPCNET_MAX_UNITS] ALIGNED;
+} Scratch;
+
+static void scratch_init(Scratch *s, const LpcnetModel *m, const LpcnetState *state) {
+    for (int i = 0; i < m->units_a; i += LANES) store_state8(s->a + i, load(state->a + i));
+    for (int i = 0; i < m->units_b; i += LANES) store_state8(s->b + i, load(state->b + i));
+}
+
+/* h' = z h + (1 - z) n with n = tanh(input + r * recurrent). */
+INLINE vf gates(vf z, vf r, vf n_input, vf n_recurrent, vf h) {
+    const vf n = tanh_(n_input + sigmoid(r) * n_recurrent);
+    return n + sigmoid(z) * (h - n);
+}
+
+INLINE void step(const LpcnetModel *m, const LpcnetCondition *c, LpcnetState *s, Scratch *t,
+                 int signal, int prediction, int excitation, const int quantised) {
+    const ptrdiff_t width = 3 * (ptrdiff_t)m->units_a;
+    const int16_t *e0 = m->embedding + signal * width;
+    const int16_t *e1 = m->embedding + (LPCNET_LEVELS + prediction) * width;
+    const int16_t *e2 = m->embedding + (2 * LPCNET_LEVELS + excitation) * width;
+
+    for (int b = 0; b < width / 16; b++) {
+        vf product[PARTS];
+        for (int p = 0; p < PARTS; p++) product[p] = splat(0);
+        rows(&m->recurrent_a, b, s->a, t->a, product, quantised);
+        for (int p = 0; p < PARTS; p++) store(t->product + 16 * b + p * LANES, product[p]);
+    }
+    for (int u = 0; u < m->units_a / 16; u++) {
+        for (int p = 0; p < PARTS; p++) {
+            const int at = 16 * u + p * LANES, row = 48 * u + p * LANES;
+            vf input[3];
+            for (int g = 0; g < 3; g++) {
+                const ptrdiff_t i = row + 16 * g;
+                const vh_loose levels = *(const vh_loose *)(e0 + i) + *(const vh_loose *)(e1 + i) +
+                                        *(const vh_loose *)(e2 + i);
+                input[g] = load(c->a + i) +
+                           __builtin_convertvector(__builtin_convertvector(levels, vi), vf) *
+                               load(m->embedding_scale + i);
+            }
+            const vf h = gates(input[0] + load(t->product + row),
+                               input[1] + load(t->product + row + 16), input[2],
+                               load(t->product + row + 32) + load(m->bias_a + at),
+                               load(s->a + at));
+            store(s->a + at, h);
+            if (quantised) store_state8(t->a + at, h);
+        }
+    }
+
+    for (int u = 0; u < m->units_b / 16; u++) {
+        vf z[PARTS], r[PARTS], n[PARTS], recurrent[PARTS];
+        for (int p = 0; p < PARTS; p++) {
+            z[p] = load(c->b + 48 * u + p * LANES);
+            r[p] = load(c->b + 48 * u + 16 + p * LANES);
+            n[p] = load(c->b + 48 * u + 32 + p * LANES);
+            recurrent[p] = load(m->bias_b + 16 * u + p * LANES);
+        }
+        rows_pair(&m->input_b, 3 * u, z, &m->input_b, 3 * u + 1, r, s->a, t->a, quantised);
+        rows(&m->input_b, 3 * u + 2, s->a, t->a, n, quantised);
+        rows_pair(&m->recurrent_b, 3 * u, z, &m->recurrent_b, 3 * u + 1, r, s->b, t->b, quantised);
+        rows(&m->recurrent_b, 3 * u + 2, s->b, t->b, recurrent, quantised);
+        for (int p = 0; p < PARTS; p++) {
+            const int at = 16 * u + p * LANES;
+            store(t->product + at, gates(z[p], r[p], n[p], recurrent[p], load(s->b + at)));
+        }
+    }
+    for (int i = 0; i < m->units_b; i += LANES) {
+        const vf h = load(t->product + i);
+        store(s->b + i, h);
+        if (quantised) store_state8(t->b + i, h);
+    }
+}
+
+/* Logits of tree nodes 16 b .. 16 b + 15; node m has children 2 m (bit 0) and 2 m + 1 (bit 1). */
+INLINE void node_logits(const LpcnetModel *m, int b, const LpcnetState *s, const Scratch *t,
+                        vf *out, const int quantised) {
+    vf x[PARTS], y[PARTS];
+    for (int p = 0; p < PARTS; p++) {
+        x[p] = load(m->node_bias1 + 16 * b + p * LANES);
+        y[p] = load(m->node_bias2 + 16 * b + p * LANES);
+    }
+    rows_pair(&m->node1, b, x, &m->node2, b, y, s->b, t->b, quantised);
+    for (int p = 0; p < PARTS; p++)
+        out[p] = load(m->node_scale1 + 16 * b + p * LANES) * tanh_(x[p]) +
+                 load(m->node_scale2 + 16 * b + p * LANES) * tanh_(y[p]);
+}
+
+/* Uniform in [0, 1): xorshift64*. */
+INLINE float uniform(uint64_t *state) {
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    return (float)((*state * 0x2545f4914f6cdd1du) >> 40) * 0x1p-24f;
+}
+
+INLINE int draw_by_walk(const LpcnetModel *m, const LpcnetSampling *how, float power,
+                        LpcnetState *s, const Scratch *t, const int quantised) {
+    float p[16] ALIGNED;
+    int node = 1, block = -1;
+    for (int level = 0; level < 8; level++) {
+        if (block != node / 16) {
+            vf logits[PARTS];
+            block = node / 16;
+            node_logits(m, block, s, t, logits, quantised);
+            for (int i = 0; i < PARTS; i++) store(p + i * LANES, sigmoid(power * logits[i]));
+        }
+        float one = p[node % 16];
+        one = one < how->cut ? 0.f : one > 1.f - how->cut ? 1.f : one;
+        node = 2 * node + (uniform(&s->random) < one);
+    }
+    return node - LPCNET_LEVELS;
+}
+
+/* Sharpens the distribution, takes the floor off and draws. Levels under the floor are dropped
+ * before the power: for exponents of 1 and more the power could not lift them over it, so whole
+ * subtrees need not be looked at. */
+INLINE int draw_from_distribution(const LpcnetModel *m, const LpcnetSampling *how, float power,
+                                  LpcnetState *s, const Scratch *t, const int quantised) {
+    float p[2 * LPCNET_LEVELS] ALIGNED; /* [node]: probability of coming by */
+    float one[16] ALIGNED;
+    vf v[PARTS];
+    node_logits(m, 0, s, t, v, quantised);
+    for (int i = 0; i < PARTS; i++) store(one + i * LANES, sigmoid(v[i]));
+    p[1] = 1.f;
+    for (int node = 1; node < 16; node++) {
+        p[2 * node + 1] = p[node] * one[node];
+        p[2 * node] = p[node] - p[2 * node + 1];
+    }
+    unsigned int active = 2; /* bit b: nodes 16 b .. 16 b + 15 hold something */
+    for (int b = 1; b < 16; b++) {
+        int any = 0;
+        if (active >> b & 1)
+            for (int i = 0; i < PARTS; i++)
+                any |= vf_any_at_least(load(p + 16 * b + i * LANES), how->floor);
+        if (!any) continue;
+        active |= 3u << (2 * b);
+        node_logits(m, b, s, t, v, quantised);
+        for (int i = 0; i < PARTS; i++) {
+            const vf here = load(p + 16 * b + i * LANES), up = here * sigmoid(v[i]);
+            interleave(p + 32 * b + 2 * i * LANES, here - up, up);
+        }
+    }
+    float *leaf = p + LPCNET_LEVELS;
+    active >>= 16;
+
+    vf total = splat(0);
+    for (int b = 0; b < 16; b++) {
+        if (!(active >> b & 1)) continue;
+        for (int i = 0; i < PARTS; i++) {
+            vf q = load(leaf + 16 * b + i * LANES);
+            q = (vf)((vi)q & (q >= how->floor));
+            if (power != 1.f) q = (vf)((vi)power_(q, power) & (q > 0.f));
+            store(leaf + 16 * b + i * LANES, q);
+            total += q;
+        }
+    }
+    const float norm = 1.f / sum(total);
+    float mass[16], rest = 0;
+    for (int b = 0; b < 16; b++) {
+        if (!(active >> b & 1)) continue;
+        vf in_block = splat(0);
+        for (int i = 0; i < PARTS; i++) {
+            const vf q = vf_max(load(leaf + 16 * b + i * LANES) * norm - how->floor, splat(0));
+            store(leaf + 16 * b + i * LANES, q);
+            in_block += q;
+        }
+        rest += mass[b] = sum(in_block);
+    }
+    float left = uniform(&s->random) * rest;
+    int last = LPCNET_LEVELS / 2;
+    for (int b = 0; b < 16; b++) {
+        if (!(active >> b & 1) || mass[b] <= 0.f) continue;
+        const int final = left < mass[b];
+        for (int i = 0; i < 16; i++) {
+            const float q = leaf[16 * b + i];
+            if (q <= 0.f) continue;
+            last = 16 * b + i;
+            if (final && left < q) return last;
+            if (final) left -= q;
+        }
+        if (final) return last; /* rounding: the block's sum in another order */
+        left -= mass[b];
+    }
+    return last;
+}
+
+INLINE float clamp(float x, float limit) { return x > limit ? limit : x < -limit ? -limit : x; }
+
+INLINE float predict(const float *lpc_newest_last, const float *history) {
+    vf x = load(lpc_newest_last) * load(history);
+    for (int i = LANES; i < LPCNET_ORDER; i += LANES)
+        x += load(lpc_newest_last + i) * load(history + i);
+    return sum(x);
+}
+
+/* One stretch under one condition; pcm is read if forced, written otherwise. */
+INLINE void stretch(const LpcnetModel *m, const LpcnetCondition *c, const LpcnetSampling *how,
+                    LpcnetState *s, int n, int16_t *written, const int16_t *pcm, float *logits,
+                    uint8_t *excitations, const int quantised) {
+    Scratch t;
+    float line[LPCNET_ORDER + LPCNET_SPAN] ALIGNED, lpc[LPCNET_ORDER] ALIGNED;
+    scratch_init(&t, m, s);
+    for (int i = 0; i < LPCNET_ORDER; i++) lpc[i] = c->lpc[LPCNET_ORDER - 1 - i];
+    memcpy(line, s->signal, sizeof s->signal);
+    float power = 1.f;
+    if (!pcm && how->voicing * c->correlation > 0.5f) power += how->voicing * c->correlation - 0.5f;
+
+    for (int i = 0; i < n; i++) {
+        float *now = line + LPCNET_ORDER + i;
+        const float prediction = predict(lpc, line + i);
+        step(m, c, s, &t, mu_law_level(now[-1]), mu_law_level(prediction), s->excitation,
+             quantised);
+        if (logits)
+            for (int b = 0; b < 16; b++) {
+                vf v[PARTS];
+                node_logits(m, b, s, &t, v, quantised);
+                for (int p = 0; p < PARTS; p++) store(logits + 256 * i + 16 * b + p * LANES, v[p]);
+            }
+        if (pcm) {
+            *now = pcm[i] - EMPHASIS * s->output;
+            s->output = pcm[i];
+            s->excitation = mu_law_level(*now - prediction);
+            if (excitations) excitations[i] = (uint8_t)s->excitation;
+        } else {
+            s->excitation = how->walk ? draw_by_walk(m, how, power, s, &t, quantised)
+                                      : draw_from_distribution(m, how, power, s, &t, quantised);
+            *now = clamp(prediction + m->mu_law[s->excitation], 65536.f);
+            s->output = clamp(*now + EMPHASIS * s->output, 32767.f);
+            written[i] = (int16_t)lrintf(s->output);
+        }
+    }
+    memcpy(s->signal, line + n, sizeof s->signal);
+}
+
+static void run(const LpcnetModel *m, const LpcnetCondition *c, const LpcnetSampling *how,
+                LpcnetState *s, int n, int16_t *pcm) {
+    if (m->quantised)
+        stretch(m, c, how, s, n, pcm, NULL, NULL, NULL, 1);
+    else
+        stretch(m, c, how, s, n, pcm, NULL, NULL, NULL, 0);
+}
+
+static void force(const LpcnetModel *m, const LpcnetCondition *c, LpcnetState *s, int n,
+                  const int16_t *pcm, float *logits, uint8_t *excitations) {
+    if (m->quantised)
+        stretch(m, c, NULL, s, n, NULL, pcm, logits, excitations, 1);
+    else
+        stretch(m, c, NULL, s, n, NULL, pcm, logits, excitations, 0);
+}
+
+const LpcnetPath PATH_SYMBOL = {PATH_NAME, PATH_ORDER, STATE_OFFSET, condition, run, force};
