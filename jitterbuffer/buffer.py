@@ -33,8 +33,11 @@ SETTLING = 2.0
 """Seconds from the start of playout in which one frame of excess is enough."""
 SHED_INTERVAL = 0.2
 """Seconds between spoken frames that are left out."""
-DRY_FRAMES = 20
-"""Frames in a row made without a packet after which a late packet anchors playout anew."""
+DRY_FRAMES = 15
+"""Frames in a row made without a packet, after which playout may be wrong about the time."""
+LATE_RUN = 0.1
+"""Seconds of late packets and none in time that then start it anew. After a stall the late ones
+come in a burst shorter than this, with some in time at its end."""
 CONCEAL_FRAMES = 50
 """Frames of concealment in a row, after which there is silence: 1 s."""
 
@@ -82,6 +85,8 @@ class JitterBuffer:
         self._started = 0.0
         self._last_shed = 0.0
         self._dry = 0
+        self._late_since = 0.0
+        self._late_packets = 0
         self._concealed_run = 0
 
     @property
@@ -125,15 +130,15 @@ class JitterBuffer:
         if stream is None:
             self._begin(packet, arrival, lbrr)
             return
+        if stream.has_received(packet):
+            self._stats.packets_duplicated += 1
+            return
         location = stream.locate(packet, arrival)
         if location is None:
             self._probe(packet, arrival, lbrr)
             return
-        if not stream.is_new(location.sequence):
-            self._stats.packets_duplicated += 1
-            return
         self._stray = None
-        stream.note(location)
+        stream.note(packet, location)
         self._accept(packet, location, arrival, lbrr)
 
     def _begin(self, packet: MediaPacket, arrival: float, lbrr: bool) -> None:
@@ -163,20 +168,30 @@ class JitterBuffer:
         self._stats.fec_packets_received += lbrr
         overtaken = self._before is not None and slot <= self._before.slot
         if overtaken or (self._position is not None and slot < self._position):
-            if overtaken or len(self._store) or self._dry < DRY_FRAMES:
+            if overtaken or len(self._store) or not self._is_late_for_good(arrival):
                 self._stats.packets_late += 1
                 self._pass([stored])
                 self._discard([stored])
                 return
-            # Nothing has come in time for long: playout has run ahead of what there is to play.
             assert self._stream is not None
-            self._stream.restart_timing(location)
+            self._stream.restart_timing(self._late_packets)
             self._stats.resyncs += 1
             self._position = None
+        self._late_packets = 0
         if slot in self._store or not self._make_room(slot):
             self._discard([stored])
             return
         self._store.insert(stored)
+
+    def _is_late_for_good(self, arrival: float) -> bool:
+        """Whether playout has long run ahead of all that comes; asked once for each late packet."""
+        if self._dry < DRY_FRAMES:
+            self._late_packets = 0
+            return False
+        if not self._late_packets:
+            self._late_since = arrival
+        self._late_packets += 1
+        return arrival - self._late_since >= LATE_RUN
 
     def _make_room(self, slot: int) -> bool:
         """Keeps the span of the store within bounds; the newest stay. False: `slot` is too old."""
@@ -221,7 +236,7 @@ class JitterBuffer:
         if first is None:
             return False
         assert self._stream is not None
-        due = math.floor(self._stream.due(playout_at - self._target_delay) + _EARLY)
+        due = math.floor(self._stream.due(playout_at, self._target_delay) + _EARLY)
         if due < first.slot:
             return False
         # Packets faster than the first have moved the start: what is late by them is left out.
@@ -236,7 +251,7 @@ class JitterBuffer:
         """Frames by which the fastest packets wait longer than the target; 0 to 1 is right."""
         assert self._stream is not None
         assert self._position is not None
-        return self._stream.due(playout_at - self._target_delay) - self._position
+        return self._stream.due(playout_at, self._target_delay) - self._position
 
     def _may_shed(self, excess: float, playout_at: float) -> bool:
         """Whether it is time to leave out a frame although it is spoken."""

@@ -17,23 +17,17 @@ MAX_MISORDER = 100
 MAX_PROBATION_GAP = 10
 """Packets by which the two that prove a new source may be apart: RFC 3550 asks for 1, which heavy
 loss would not grant for long."""
+HISTORY = 128
+"""Sequence numbers, a power of two above MAX_MISORDER, by which copies are known."""
 
 REFERENCE_PACKETS = 100
 """Arrivals that say how fast packets are: 2 s, long enough that a spike does not fill them."""
-FASTER_PACKETS = 10
-"""Of those, so many may be faster than the reference: packets that overtake the others on a
-reordering path must not make all others late."""
-FIRST_PACKETS = 50
-"""Until so many have come, one may be faster: a start in the burst after a stall, where all but the
-last are slow, must not be measured by the slow ones."""
+FAST_SHARE = 0.1
+IN_TIME_SHARE = 0.75
 
 
-class FastArrivals:
-    """The relative delay (arrival - media time, seconds) that the fastest tenth of packets keeps.
-
-    Of the last `REFERENCE_PACKETS` arrivals. Never the smallest, even of a few, so that no single
-    packet can pull it down; of a single arrival, that.
-    """
+class RecentDelays:
+    """Relative delays (arrival - media time, seconds) of the last `REFERENCE_PACKETS` arrivals."""
 
     def __init__(self, relative: float) -> None:
         self._recent = deque([relative])
@@ -46,11 +40,23 @@ class FastArrivals:
             oldest = self._recent.popleft()
             del self._sorted[bisect_left(self._sorted, oldest)]
 
+    def keep_last(self, count: int) -> None:
+        """Forgets all but the last `count`, at least 1."""
+        while len(self._recent) > max(1, count):
+            self._recent.popleft()
+        self._sorted = sorted(self._recent)
+
     @property
-    def value(self) -> float:
+    def fast(self) -> float:
+        """What the fastest tenth keeps. Never the smallest but of one, so that no single packet
+        can pull it down."""
         count = len(self._sorted)
-        beyond_first = (count - FIRST_PACKETS) / (REFERENCE_PACKETS - FIRST_PACKETS)
-        return self._sorted[min(max(1, int(FASTER_PACKETS * beyond_first)), count - 1)]
+        return self._sorted[min(max(1, int(count * FAST_SHARE)), count - 1)]
+
+    @property
+    def slow(self) -> float:
+        """What three quarters keep."""
+        return self._sorted[int((len(self._sorted) - 1) * IN_TIME_SHARE)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +81,9 @@ class Stream:
         self._max_delay = max_delay
         self._origin = packet.timestamp
         self._highest = packet.sequence
-        self._received = 1
+        self._history = {packet.sequence % HISTORY: (packet.sequence, packet.timestamp)}
         relative = arrival - packet.timestamp / RTP_CLOCK
-        self._fastest = FastArrivals(relative)
+        self._delays = RecentDelays(relative)
         self.first = Location(packet.sequence, packet.timestamp, 0, relative)
 
     def locate(self, packet: MediaPacket, arrival: float) -> Location | None:
@@ -92,46 +98,43 @@ class Stream:
         ahead = seq_diff(packet.sequence, self._highest)
         if not -MAX_MISORDER <= ahead <= MAX_DROPOUT:
             return None
-        expected = round((arrival - self.fastest) * RTP_CLOCK)
+        fast = self._delays.fast
+        expected = round((arrival - fast) * RTP_CLOCK)
         timestamp = unwrap_timestamp(packet.timestamp, expected)
         relative = arrival - timestamp / RTP_CLOCK
-        if abs(relative - self.fastest) > self._max_delay:
+        if abs(relative - fast) > self._max_delay:
             return None
         slot = (timestamp - self._origin + FRAME_TICKS // 2) // FRAME_TICKS
         sequence = unwrap_sequence(packet.sequence, self._highest)
         return Location(sequence, timestamp, slot, relative)
 
-    def is_new(self, sequence: int) -> bool:
-        """Whether this extended number has not been noted before."""
-        behind = self._highest - sequence
-        return behind < 0 or not self._received >> behind & 1
+    def has_received(self, packet: MediaPacket) -> bool:
+        """Whether `packet` is a copy of a recent one."""
+        known = self._history.get(packet.sequence % HISTORY)
+        return packet.ssrc == self.ssrc and known == (packet.sequence, packet.timestamp)
 
-    def note(self, location: Location) -> None:
+    def note(self, packet: MediaPacket, location: Location) -> None:
         """Takes in a packet that is new, other than the first."""
-        ahead = location.sequence - self._highest
-        if ahead > 0:
-            self._highest = location.sequence
-            self._received = (self._received << ahead | 1) & ((1 << (MAX_MISORDER + 1)) - 1)
-        else:
-            self._received |= 1 << -ahead
-        self._fastest.add(location.relative)
+        self._highest = max(self._highest, location.sequence)
+        self._history[packet.sequence % HISTORY] = (packet.sequence, packet.timestamp)
+        self._delays.add(location.relative)
 
-    def restart_timing(self, location: Location) -> None:
-        """Forgets how fast packets were; from now on `location` is the measure."""
-        self._fastest = FastArrivals(location.relative)
-
-    @property
-    def fastest(self) -> float:
-        """Relative delay of the fastest packets, seconds."""
-        return self._fastest.value
+    def restart_timing(self, packets: int) -> None:
+        """Forgets how fast packets were before the last so many."""
+        self._delays.keep_last(packets)
 
     def timestamp(self, slot: int) -> int:
         """Extended RTP timestamp of a slot."""
         return self._origin + slot * FRAME_TICKS
 
-    def due(self, instant: float) -> float:
-        """The slot, with fraction, whose frame the fastest packets deliver at `instant`."""
-        return ((instant - self.fastest) * RTP_CLOCK - self._origin) / FRAME_TICKS
+    def due(self, instant: float, target: float) -> float:
+        """The slot, with fraction, to play at `instant` for the fastest packets to wait `target`.
+
+        But at most a quarter of the packets is to be late for it: on a path where some overtake
+        the others by more than the target, the fastest are no measure.
+        """
+        offset = max(self._delays.fast + target, self._delays.slow)
+        return ((instant - offset) * RTP_CLOCK - self._origin) / FRAME_TICKS
 
 
 def proves_source(

@@ -48,19 +48,18 @@ def test_a_spike_of_a_second_costs_no_lasting_delay() -> None:
     drawn = line.run(SENDER.packets(range(300), late=late), 303)
     assert drawn[-1] == 299
     delays = line.delays()
-    assert max(delays.values()) <= 80.0
-    assert all(delays[n] == 60.0 for n in range(110, 300))
+    assert set(delays.values()) == {60.0}
     # What came in time with the last of the spike is played, too.
-    assert played(drawn)[50:54] == [96, 97, 98, 99]
+    assert played(drawn)[50:54] == [97, 98, 99, 100]
 
 
 def test_a_spike_that_drains_slowly_is_forgotten_within_seconds() -> None:
     # A queue of 600 ms that empties at double speed.
     late = {n: max(0.0, 0.6 - 0.01 * (n - 50)) for n in range(50, 110)}
     line = playout()
-    line.run(SENDER.packets(range(500), late=late), 503)
+    line.run(SENDER.packets(range(500), late=late), 505)
     delays = line.delays()
-    assert all(60.0 <= delays[n] < 80.0 for n in range(250, 500))
+    assert all(60.0 <= delays[n] <= 80.0 for n in range(250, 500))
 
 
 def test_an_unlucky_first_packet_does_not_fix_the_delay() -> None:
@@ -99,7 +98,7 @@ def test_a_slower_route_is_followed_when_nothing_comes_in_time() -> None:
     assert line.buffer.stats.resyncs == 1
     delays = line.delays()
     assert all(260.0 <= delays[n] < 280.0 for n in range(130, 400))
-    # 400 ms without anything to play pass first.
+    # 300 ms without anything to play and 100 ms of late packets pass first.
     assert played(drawn) == [*range(100), *range(113, 400)]
 
 
@@ -121,7 +120,7 @@ def test_a_faster_route_is_followed_by_leaving_out_frames() -> None:
     line.run(SENDER.packets(range(300), late=late), 303)
     delays = line.delays()
     assert delays[80] == 260.0
-    assert all(60.0 <= delays[n] < 80.0 for n in range(110, 300))
+    assert all(60.0 <= delays[n] < 80.0 for n in range(180, 300))
     assert line.buffer.stats.removed_samples_for_acceleration == 10 * 320
 
 
@@ -220,4 +219,13 @@ def test_packets_that_overtake_the_rest_do_not_make_the_rest_late() -> None:
     line = playout()
     drawn = line.run(SENDER.packets(range(600), late=late), 613)
     assert played(drawn)[-400:] == [*range(200, 600)]
-    assert all(260.0 <= line.delays()[n] <= 280.0 for n in range(200, 600))
+    assert all(200.0 <= line.delays()[n] <= 260.0 for n in range(200, 600))
+    assert line.buffer.stats.packets_late == 0
+
+
+def test_at_most_a_quarter_is_late_however_wide_the_jitter() -> None:
+    # A quarter of the packets overtakes the rest by more than the target.
+    late = {n: 0.0 if n % 4 == 3 else 0.2 for n in range(600)}
+    line = playout()
+    drawn = line.run(SENDER.packets(range(600), late=late), 613)
+    assert played(drawn)[-500:] == [*range(100, 600)]
