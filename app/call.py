@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -153,6 +154,9 @@ class Call:
 
     async def run(self) -> CallEnd:
         """Until either side hangs up or the peer falls silent. Files are whole afterwards."""
+        # what was loaded until now is not garbage; looking through it would stop all threads for
+        # longer than a frame lasts
+        gc.freeze()
         self.realtime = request_realtime()
         self.control.start()
         self._transport.set_receiver(self._receive)
