@@ -33,6 +33,9 @@ from app.options import CallOptions, Recovery, UsageError
 from codec import SAMPLE_RATE
 from codec.libopus import load_libopus
 
+HEADERS_BITRATE = 8 * (20 + 8 + 12) * 50
+"""bits/s of IP, UDP and RTP headers: part of a session's bandwidth (RFC 3550 section 6.2)."""
+
 OnCall = Callable[[Call], None]
 """Told of a call about to run: the place to hang a view on it."""
 
@@ -99,7 +102,7 @@ class _Line:
             payload_type=remote.payload_type,
             ssrc=self.ssrc,
             peer_ssrc=remote.ssrc,
-            session_bandwidth=options.bitrate,
+            session_bandwidth=options.bitrate + HEADERS_BITRATE,
         )
         with contextlib.ExitStack() as stack:
             transport = self._transport(stack, (remote.address, remote.port))

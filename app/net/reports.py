@@ -56,6 +56,10 @@ class ReportExchange:
         self._latest_ssrc: int | None = None
 
     def report_due(self, now: float) -> bool:
+        # between two parties the first may go out at once (RFC 3550 section 6.2), and only with it
+        # does the peer know when what it hears was captured
+        if self._sender.packets and not self._sent:
+            return True
         return self.timer.expired(now, self._we_sent())
 
     def make_report(

@@ -394,6 +394,16 @@ def first_report(us: RtpSession) -> RtcpRrPacket:
     return piece
 
 
+def test_the_first_report_follows_the_first_packet_and_the_second_waits_its_turn() -> None:
+    us = session()
+    assert not us.rtcp_due(0.001)
+    us.packetise(b"x", 0, 0.001)
+    assert us.rtcp_due(0.002)
+    us.make_report(0.002, ntp(0.002))
+    us.packetise(b"x", 960, 0.021)
+    assert not us.rtcp_due(0.022)
+
+
 def test_reports_come_about_once_a_second() -> None:
     us, now, reports = session(), 0.0, 0
     while now < 100.0:
