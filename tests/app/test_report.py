@@ -21,6 +21,7 @@ from app.report import (
     InboundStats,
     MarkerReport,
     OutboundStats,
+    ProcessReport,
     RemoteStats,
     combined_json,
     summary_table,
@@ -33,6 +34,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "integer": (int,),
     "number": (int, float),
     "object": (dict,),
+    "boolean": (bool,),
 }
 
 
@@ -62,7 +64,7 @@ def violations(report: dict[str, Any]) -> list[str]:
         elif value is None:
             if not nullable:
                 found.append(f"{key} is null")
-        elif not isinstance(value, TYPES[kind]) or isinstance(value, bool):
+        elif not isinstance(value, TYPES[kind]) or isinstance(value, bool) != (kind == "boolean"):
             found.append(f"{key} is {value!r}, not {kind}")
     for key in schema:
         parent = key.rpartition(".")[0]
@@ -117,6 +119,7 @@ def full_report() -> CallReport:
         markers=MarkerReport.of([0.1065, 0.1066, 0.1068]),
         deadline=DeadlineReport(600, 2, 3.5, 1.2, 4.5, 9.0, 23.5, 1),
         dred=DredUse(480, 480, 90, 480.0, "nothing to complain of"),
+        process=ProcessReport(7.5, 80.0, 81.0, realtime=True),
         version="1.2.3",
     )
 
@@ -210,6 +213,7 @@ def test_the_table_tells_losses_recovery_delay_and_deadlines() -> None:
         "2 (0.3 %), worst by 3.5 ms, 1 with the whole machine",
         "23.5 kb/s Opus + 12.3 kb/s DRED",
         "106.6 ms",
+        "7.5 % of a core, real-time priority",
     ):
         assert words in text
     assert "lbrr " not in text
