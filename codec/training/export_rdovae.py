@@ -43,7 +43,7 @@ def quantised_tables(quantiser: Quantiser) -> tuple[dict[str, npt.NDArray[np.uin
         "r": np.rint(256 * r).clip(0, 255),
         "p0": np.rint(256 * p0).clip(1, 255),
     }
-    used = ((tables["r"] > 0) & (tables["p0"] < 255)).any(0)
+    used = quantiser.used().numpy()
     mapping = np.diag(unit)[:, used].astype(np.float32)
     return {name: table[:, used].astype(np.uint8) for name, table in tables.items()}, mapping
 

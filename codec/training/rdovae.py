@@ -29,13 +29,14 @@ STEPS = 50
 """Encoder steps per update: 1 s, which two interleaved runs of 25 latents cover exactly once."""
 SLOPES = (0, 2, 3, 4, 6, 8, 12, 16)
 """Level steps per 16 latents that a DRED header can name."""
+CHECKPOINT = "checkpoint.pt"
 HARD_RATE_WEIGHT = 0.1
 STATE_RATE_STEPS = 2000
 """Steps over which the price of the initial state rises to its due.
 
 Until the decoder has learned to use it, the cheapest state is one that says nothing.
 """
-PEAK_RATE = 2e-3
+PEAK_RATE = 1.5e-3
 
 
 def joined(data: Dataset, split: Split, copies: Iterable[int] | None = None) -> Array:
@@ -43,6 +44,12 @@ def joined(data: Dataset, split: Split, copies: Iterable[int] | None = None) -> 
     return np.concatenate(
         [data.features[first : first + n] for first, n in data.runs(split, copies=copies)]
     )
+
+
+def sample(features: Array, frames: int) -> Array:
+    """About so many frames, in passages of 4 s from everywhere."""
+    starts = np.linspace(0, max(0, len(features) - 400), max(1, frames // 400)).astype(int)
+    return np.concatenate([features[start : start + 400] for start in starts])
 
 
 class Lanes:
@@ -202,7 +209,7 @@ class Training:
         self.features = joined(dataset, "train")
         self.held_out = joined(dataset, "valid", copies=[0])
         self.model = RdoVae()
-        self.model.start_from_statistics(torch.tensor(self.features[:400_000]))
+        self.model.start_from_statistics(torch.tensor(sample(self.features, 400_000)))
         self.lanes = Lanes(self.features, batch, seed)
         self.state = torch.zeros(2, batch, self.model.encoder_recurrent)
         statistics = list(self.model.latent_quantiser.parameters())
@@ -212,13 +219,21 @@ class Training:
             [
                 {"params": networks, "factor": 1.0},
                 # Each of these is touched by one payload in sixteen.
-                {"params": statistics, "factor": 4.0},
+                {"params": statistics, "factor": 2.0},
             ],
             PEAK_RATE,
             betas=(0.9, 0.98),
         )
         self.step = 0
         self.spent = 0.0
+        self.state_rate_steps = STATE_RATE_STEPS
+
+    def start_from(self, path: Path) -> None:
+        """Start from exported weights. Latents that came to nothing get another chance."""
+        load_weights(self.model, path)
+        self.state_rate_steps = 1
+        revived = self.model.revive(torch.tensor(sample(self.features, 40_000)))
+        self.say(f"{path}: {revived} latents that were of no use begin anew")
 
     def say(self, text: str) -> None:
         print(text, flush=True)
@@ -226,13 +241,14 @@ class Training:
             log.write(text + "\n")
 
     def resume(self) -> None:
-        path = self.out / "checkpoint.pt"
+        path = self.out / CHECKPOINT
         if not path.exists():
             return
         kept = torch.load(path, weights_only=True)
         self.model.load_state_dict(kept["model"])
         self.optimiser.load_state_dict(kept["optimiser"])
         self.step, self.spent = kept["step"], kept["spent"]
+        self.state_rate_steps = kept["state_rate_steps"]
         self.lanes.random = np.random.default_rng(self.step)
         self.say(f"resumed at step {self.step}, {self.spent:.0f} s")
 
@@ -242,8 +258,9 @@ class Training:
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "spent": self.spent,
+            "state_rate_steps": self.state_rate_steps,
         }
-        save_atomically(self.out / "checkpoint.pt", torch.save, kept)
+        save_atomically(self.out / CHECKPOINT, torch.save, kept)
         partial = self.out / "partial-rdovae.npz"
         np.savez(partial, **weights(self.model))  # type: ignore[arg-type]
         os.replace(partial, self.out / "rdovae.npz")
@@ -265,7 +282,7 @@ class Training:
             torch.tensor(pairs),
             self.state,
             short=self.step % 2 == 1,
-            state_price=min(1.0, self.step / STATE_RATE_STEPS),
+            state_price=min(1.0, self.step / self.state_rate_steps),
         )
         self.state = state.detach()
         self.optimiser.zero_grad()
@@ -316,8 +333,8 @@ def main(arguments: list[str] | None = None) -> None:
     training = Training(
         options.data, options.out, hours=options.hours, batch=options.batch, seed=options.seed
     )
-    if options.init:
-        load_weights(training.model, options.init)
+    if options.init and not (options.out / CHECKPOINT).exists():
+        training.start_from(options.init)
     training.resume()
     training.run(save_every=60 * options.save_minutes, validate_every=60 * options.validate_minutes)
 

@@ -22,10 +22,10 @@ LEVELS = 16
 LATENTS = 32
 STATES = 48
 
-LAMBDA_FINEST = 0.0003
-LAMBDA_COARSEST = 0.04
+LAMBDA_FINEST = 0.0002
+LAMBDA_COARSEST = 0.016
 PITCH_WEIGHT = 1.0
-CORRELATION_WEIGHT = 2 / CEPSTRA
+CORRELATION_WEIGHT = 8 / CEPSTRA
 CEPSTRUM_PER_DB = math.sqrt(CEPSTRA) / 10
 """Of the first coefficient: it is the sum of 18 log10 band energies, over sqrt(18)."""
 
@@ -35,6 +35,12 @@ def trade_off(level: Tensor) -> Tensor:
     return LAMBDA_FINEST * torch.exp(
         level.float() * (math.log(LAMBDA_COARSEST / LAMBDA_FINEST) / (LEVELS - 1))
     )
+
+
+# Features as the distortion weighs them, roughly: its pitch term is no square.
+IMPORTANCE = torch.ones(FEATURES)
+IMPORTANCE[CEPSTRA:] = torch.tensor([3.0, math.sqrt(CEPSTRA * CORRELATION_WEIGHT)])
+IMPORTANCE = IMPORTANCE.repeat(4)
 
 
 class Quantised(NamedTuple):
@@ -62,6 +68,11 @@ class Quantiser(nn.Module):
         r = torch.sigmoid(self.decay)
         p0 = 1 - r ** (0.5 + 0.5 * torch.sigmoid(self.zero))
         return torch.exp(self.scale), 0.05 * functional.softplus(self.dead_zone), r, p0
+
+    def used(self) -> Tensor:
+        """bool [dim]: whether 8-bit tables of some level give other values than 0 a code."""
+        _, _, r, p0 = self.tables()
+        return ((r > 0.5 / 256) & (p0 < 254.5 / 256)).any(0)
 
     def forward(self, x: Tensor, level: Tensor) -> Quantised:
         """x [..., dim], level [...] int64."""
@@ -165,36 +176,85 @@ class RdoVae(nn.Module):
         """Start as a Karhunen-Loeve transform coder of single 40 ms chunks.
 
         The networks begin as a small correction to the best linear coder, whose step at each level
-        follows from lambda at high rate: step^2 = 12 CEPSTRA FRAMES 2 / ln 2 / 4 * lambda, with
-        the latents in units of the distortion.
+        is that of `linear_step`.
         """
         self.mean.copy_(features.mean(0))
         self.deviation.copy_(features.std(0).clamp(min=1e-3))
-        importance = torch.ones(FEATURES)
-        importance[CEPSTRA] = 3.0
-        importance[CEPSTRA + 1] = 1.5
-        importance = importance.repeat(4)
-        usable = len(features) // 4 * 4
-        chunks = (features[:usable].reshape(-1, CHUNK) - self.mean.repeat(4)) * importance
-        variance, basis = torch.linalg.eigh(chunks.T @ chunks / len(chunks))
         count = self.latent_quantiser.scale.shape[1]
-        variance, basis = variance.flip(0)[:count], basis.flip(1)[:, :count]
-        gain = (self.deviation.repeat(4) * importance)[:, None]
+        usable = len(features) // 4 * 4
+        chunks = (features[:usable].reshape(-1, CHUNK) - self.mean.repeat(4)) * IMPORTANCE
+        variance, basis = principal_axes(chunks, count)
         for layer, factor in ((self.to_latent, 0.1), (self.to_features, 0.1), (self.to_state, 4.0)):
             layer.weight *= factor
             layer.bias.zero_()
-        self.to_latent.weight[:, :CHUNK] = (basis * gain).T
-        newest_first = torch.arange(CHUNK).reshape(4, FEATURES).flip(0).flatten()
-        self.to_features.weight[:, :count] = (basis / gain)[newest_first]
-        step = torch.sqrt(CEPSTRA * 24 / math.log(2) * trade_off(torch.arange(LEVELS)))
-        self.latent_quantiser.scale.copy_(-torch.log(step)[:, None].expand(LEVELS, count))
-        spread = variance.sqrt()[None] / step[:, None] * 0.8
-        r = torch.exp(-1 / (spread + 0.05)).clamp(1e-3, 0.999)
-        self.latent_quantiser.decay.copy_(torch.logit(r))
+        self._place(torch.arange(count), basis, variance, torch.ones(count))
+        step = linear_step()
         # About two steps at the middle level: values within one step would be drowned in noise,
         # and a state that says nothing at first is never listened to.
         self.state_quantiser.scale.copy_(torch.log(2 * step[LEVELS // 2] / step)[:, None])
         self.state_quantiser.decay.fill_(0.5)
+
+    @torch.no_grad()
+    def _place(self, which: Tensor, basis: Tensor, variance: Tensor, share: Tensor) -> None:
+        """Let latents [n] be projections on axes [80, n] of a chunk, worth `share` of themselves.
+
+        Axes are in units of the distortion, oldest frame first; `variance` is that along them.
+        """
+        gain = (self.deviation.repeat(4) * IMPORTANCE)[:, None]
+        self.to_latent.weight[which, :CHUNK] = (basis * gain).T
+        self.to_latent.weight[which, CHUNK:] *= 0.1
+        self.to_latent.bias[which] = 0
+        newest_first = torch.arange(CHUNK).reshape(4, FEATURES).flip(0).flatten()
+        self.to_features.weight[:, which] = (basis / gain * share)[newest_first]
+        step = linear_step()
+        quantiser = self.latent_quantiser
+        quantiser.scale[:, which] = -torch.log(step)[:, None].expand(LEVELS, len(which))
+        r = torch.exp(-1 / (0.8 * variance.sqrt() / step[:, None] + 0.05)).clamp(1e-3, 0.999)
+        quantiser.decay[:, which] = torch.logit(r)
+        quantiser.zero[:, which] = 0
+        quantiser.dead_zone[:, which] = -1
+
+    @torch.no_grad()
+    def revive(self, features: Tensor) -> int:
+        """Give latents that no level sends a new start, features [frames, 20]; returns how many.
+
+        They begin as what the principal axes of the finest level's error say beyond the others.
+        """
+        used = self.latent_quantiser.used()
+        which, others = (~used).nonzero().flatten(), used.nonzero().flatten()
+        pairs = features[: len(features) // 4 * 4].reshape(-1, 1, PAIR)
+        latents, hidden, _ = self.encode(pairs, torch.zeros(2, 1, self.encoder_recurrent))
+        run = torch.arange(len(latents) - 1, -1, -2)
+        level = torch.zeros(len(run), 1, dtype=torch.int64)
+        sent = self.latent_quantiser(latents[run], level).hard
+        decoded = self.decode(sent, self.initial_state(hidden[run[0]]), level)
+        # Oldest frame first, as the encoder has them.
+        decoded = decoded.flip(2).reshape(-1, CHUNK)
+        truth = torch.cat([pairs[run], pairs[run + 1]], -1).reshape(-1, CHUNK)
+        left = (truth - decoded) * IMPORTANCE
+        _, basis = principal_axes(left, len(which))
+        values = ((truth - self.mean.repeat(4)) * IMPORTANCE) @ basis
+        known = torch.cat([latents[run, 0][:, others], torch.ones(len(run), 1)], -1)
+        guess = torch.linalg.lstsq(known, values).solution
+        values = values - known @ guess
+        variance = values.square().mean(0)
+        share = (values * (left @ basis)).mean(0) / variance
+        self._place(which, basis, variance, share.clamp(0, 1))
+        self.to_latent.weight[which] -= guess[:-1].T @ self.to_latent.weight[others]
+        self.to_latent.bias[which] -= guess[:-1].T @ self.to_latent.bias[others] + guess[-1]
+        self.decoder.dense1.weight[:, which] *= 0.1
+        return len(which)
+
+
+def linear_step() -> Tensor:
+    """Quantiser step of each level that is best at high rate, in units of the distortion."""
+    return torch.sqrt(CEPSTRA * 24 / math.log(2) * trade_off(torch.arange(LEVELS)))
+
+
+def principal_axes(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Variances [count] and orthonormal axes [dim, count] of x [n, dim], largest first."""
+    variance, basis = torch.linalg.eigh(x.T @ x / len(x))
+    return variance.flip(0)[:count], basis.flip(1)[:, :count]
 
 
 def distortion(target: Tensor, decoded: Tensor) -> Tensor:

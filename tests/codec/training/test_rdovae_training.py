@@ -29,6 +29,7 @@ from codec.training.rdovae import (  # noqa: E402
     validate,
 )
 from codec.training.rdovae_model import LEVELS, RdoVae, distortion, relevance, trade_off  # noqa: E402
+from codec.training.rdovae_report import main as report_main  # noqa: E402
 
 Array = npt.NDArray[np.float32]
 
@@ -132,6 +133,26 @@ def test_an_untrained_model_is_already_a_transform_coder(model: RdoVae) -> None:
     assert errors[0] < 0.1 * nothing
 
 
+@torch.no_grad()
+def test_latents_of_no_use_begin_anew_where_they_help(model: RdoVae) -> None:
+    model.latent_quantiser.decay[:, 20:] = -20
+    model.latent_quantiser.zero[:, 20:] = 0
+    x, run = pairs(STEPS, 8), runs(False)[0]
+
+    def error() -> float:
+        latents, hidden, _ = model.encode(x, silent(8))
+        used = model.latent_quantiser.used()
+        level = torch.zeros(len(run), 8, dtype=torch.int64)
+        sent = model.latent_quantiser(latents[run], level).hard * used
+        decoded = model.decode(sent, model.initial_state(hidden[run[0]]), level)
+        return distortion(gather(x, run), decoded).mean().item()
+
+    before = error()
+    assert model.revive(torch.tensor(wandering(8000, 4))) == 12
+    assert model.latent_quantiser.used().all()
+    assert error() < 0.8 * before
+
+
 def test_two_runs_cover_a_segment_once_and_every_latent_describes_its_own_frames() -> None:
     assert sorted(step for run in runs(False) for step in run) == list(range(STEPS))
     x = torch.arange(2 * (STEPS + 1) * 20.0).reshape(STEPS + 1, 1, 40)
@@ -233,6 +254,11 @@ def test_the_command_trains_validates_and_starts_from_exported_weights(
     model = RdoVae()
     load_weights(model, models / "dred_rdovae.npz")
     main([*arguments, "--out", str(tmp_path / "again"), "--init", str(models / "dred_rdovae.npz")])
+    assert "begin anew" in capsys.readouterr().out
+    report_main(["--data", str(data), "--models", str(models)])
+    rows = capsys.readouterr().out.splitlines()[2:]
+    sizes = [float(row.split("|")[5]) for row in rows]
+    assert sizes[:6] == sorted(sizes[:6], reverse=True)
 
 
 def test_too_little_held_out_speech_is_said(model: RdoVae) -> None:
