@@ -177,7 +177,6 @@ class JitterBuffer:
             self._stream.restart_timing(self._late_packets)
             self._stats.resyncs += 1
             self._position = None
-        self._late_packets = 0
         if slot in self._store or not self._make_room(slot):
             self._discard([stored])
             return

@@ -91,6 +91,25 @@ def test_jitter_within_the_target_costs_nothing() -> None:
     assert max(delays) < 60.0 + 20.0 + 10.0
 
 
+def test_stragglers_do_not_turn_playout_back() -> None:
+    # 20 to 29 come a second late, one by one, when 30 has long been played and nothing follows.
+    late = dict.fromkeys(range(20, 30), 1.0)
+    line = playout()
+    drawn = line.run(SENDER.packets(range(31), late=late), 100)
+    assert played(drawn) == [*range(20), 30]
+    assert line.buffer.stats.packets_late == 10
+    assert line.buffer.stats.resyncs == 0
+
+
+def test_stragglers_do_not_start_playout_anew_while_others_are_in_time() -> None:
+    late = dict.fromkeys(range(50, 70), 0.5)
+    line = playout(400)
+    drawn = line.run(SENDER.packets(range(200), late=late), 230)
+    assert played(drawn) == [n for n in range(200) if not 50 <= n < 70]
+    assert set(line.delays().values()) == {400.0}
+    assert line.buffer.stats.resyncs == 0
+
+
 def test_a_slower_route_is_followed_when_nothing_comes_in_time() -> None:
     late = dict.fromkeys(range(100, 400), 0.2)
     line = playout()

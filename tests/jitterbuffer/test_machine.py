@@ -28,6 +28,7 @@ class Buffer(RuleBasedStateMachine):
         self.sent: dict[int, tuple[MediaPacket, float]] = {}
         self.played: list[int] = []
         self.pulls = 0
+        self.pushes = 0
         self.sequence = 65_500
         self.timestamp = 2**32 - 10 * 960
         self.last: MediaPacket | None = None
@@ -40,6 +41,7 @@ class Buffer(RuleBasedStateMachine):
         )
         self.sent[self.number] = (packet, self.now)
         self.last = packet
+        self.pushes += 1
         self.buffer.push(packet, self.now)
 
     @rule(lbrr=st.booleans(), pause=st.sampled_from([0, 0, 0, 1, 20, 500]))
@@ -68,6 +70,7 @@ class Buffer(RuleBasedStateMachine):
     @rule()
     def duplicate(self) -> None:
         if self.last is not None:
+            self.pushes += 1
             self.buffer.push(self.last, self.now)
 
     @rule()
@@ -124,6 +127,8 @@ class Buffer(RuleBasedStateMachine):
         stats = self.buffer.stats
         assert sum(stats.frames.values()) == self.pulls
         assert stats.frames[FrameSource.PACKET] == len(self.played)
+        dropped = stats.packets_discarded + stats.packets_duplicated + stats.packets_stray
+        assert len(self.played) + dropped + len(self.buffer) == self.pushes
         assert stats.packets_late <= stats.packets_discarded
         assert stats.silent_concealed_samples <= stats.concealed_samples
         assert stats.concealed_samples <= stats.total_samples_received

@@ -42,6 +42,13 @@ def test_stray_packets_between_those_of_the_stream_change_nothing(kind: str) -> 
     assert line.run([*SENDER.packets(range(300)), *strays], 303) == [S, S, S, *range(300)]
 
 
+def test_a_second_source_does_not_take_over_while_the_first_goes_on() -> None:
+    second = [(n * TICK + 0.001, OTHER.packet(n)) for n in range(50, 250)]
+    line = playout()
+    assert line.run([*SENDER.packets(range(300)), *second], 303) == [S, S, S, *range(300)]
+    assert line.buffer.stats.packets_stray == 200
+
+
 def test_one_early_packet_within_the_bounds_does_not_move_playout() -> None:
     early = MediaPacket(101, 101 * 960, SENDER.ssrc, payload(101))
     packets = [packet for packet in SENDER.packets(range(200)) if packet[1].sequence != 101]
