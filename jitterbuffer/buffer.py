@@ -8,15 +8,16 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from codec import FRAME, FRAME_SECONDS
+from codec.dred_packet import DredKind, dred_kind
 from codec.frame import FramePlan, FrameSource
 from codec.opus_packet import has_lbrr
 from jitterbuffer.packet import MediaPacket
 from jitterbuffer.plan import Decision, Predecessor, decide
 from jitterbuffer.stats import JitterBufferStats
-from jitterbuffer.store import PacketStore, StoredPacket
+from jitterbuffer.store import Carried, PacketStore, StoredPacket
 from jitterbuffer.stream import Location, Stream, proves_source
 
-RECOVERY = frozenset({FrameSource.LBRR, FrameSource.PLC})
+RECOVERY = frozenset({FrameSource.LBRR, FrameSource.DRED, FrameSource.PLC})
 
 LONGEST_MAX_DELAY = 60.0
 """Seconds. Bounds the memory of a buffer to some 6000 packets."""
@@ -51,8 +52,8 @@ class JitterBuffer:
     `push` may be called from one thread (the event loop) and `pull` from another (playout): both
     hold a lock for a bounded search among at most `max_delay` of packets, and never decode.
 
-    `recovery` says which of LBRR and PLC may fill holes. Raises ValueError when a delay is out of
-    range or `recovery` names another source.
+    `recovery` says which of LBRR, DRED and PLC may fill holes. Raises ValueError when a delay is
+    out of range or `recovery` names another source.
     """
 
     def __init__(
@@ -102,9 +103,9 @@ class JitterBuffer:
 
     def push(self, packet: MediaPacket, arrival: float) -> None:
         """Takes in a packet that arrived at `arrival` (seconds, the clock of `pull`)."""
-        lbrr = has_lbrr(packet.payload)
+        carries = self._look_into(packet)
         with self._lock:
-            self._push(packet, arrival, lbrr)
+            self._push(packet, arrival, carries)
 
     def pull(self, playout_at: float) -> FramePlan:
         """What to play in the 20 ms from `playout_at` on. Call it once for each frame, in order."""
@@ -125,27 +126,33 @@ class JitterBuffer:
 
     # Arrival
 
-    def _push(self, packet: MediaPacket, arrival: float, lbrr: bool) -> None:
+    @staticmethod
+    def _look_into(packet: MediaPacket) -> Carried:
+        return Carried(
+            lbrr=has_lbrr(packet.payload), dred=dred_kind(packet.payload) is DredKind.OURS
+        )
+
+    def _push(self, packet: MediaPacket, arrival: float, carries: Carried) -> None:
         stream = self._stream
         if stream is None:
-            self._begin(packet, arrival, lbrr)
+            self._begin(packet, arrival, carries)
             return
         if stream.has_received(packet):
             self._stats.packets_duplicated += 1
             return
         location = stream.locate(packet, arrival)
         if location is None:
-            self._probe(packet, arrival, lbrr)
+            self._probe(packet, arrival, carries)
             return
         self._stray = None
         stream.note(packet, location)
-        self._accept(packet, location, arrival, lbrr)
+        self._accept(packet, location, arrival, carries)
 
-    def _begin(self, packet: MediaPacket, arrival: float, lbrr: bool) -> None:
+    def _begin(self, packet: MediaPacket, arrival: float, carries: Carried) -> None:
         self._stream = Stream(packet, arrival, self._max_delay)
-        self._accept(packet, self._stream.first, arrival, lbrr)
+        self._accept(packet, self._stream.first, arrival, carries)
 
-    def _probe(self, packet: MediaPacket, arrival: float, lbrr: bool) -> None:
+    def _probe(self, packet: MediaPacket, arrival: float, carries: Carried) -> None:
         """A packet that does not fit: the second that fits the first begins a new source."""
         self._stats.packets_stray += 1
         stray, self._stray = self._stray, (packet, arrival)
@@ -157,15 +164,17 @@ class JitterBuffer:
         self._stray = self._position = self._before = None
         self._new_source = True
         first, first_arrival = stray
-        self._begin(first, first_arrival, has_lbrr(first.payload))
-        self._push(packet, arrival, lbrr)
+        self._begin(first, first_arrival, self._look_into(first))
+        self._push(packet, arrival, carries)
 
-    def _accept(self, packet: MediaPacket, location: Location, arrival: float, lbrr: bool) -> None:
+    def _accept(
+        self, packet: MediaPacket, location: Location, arrival: float, carries: Carried
+    ) -> None:
         slot = location.slot
         stored = StoredPacket(
-            slot, location.sequence, location.timestamp, arrival, packet.payload, lbrr
+            slot, location.sequence, location.timestamp, arrival, packet.payload, carries
         )
-        self._stats.fec_packets_received += lbrr
+        self._stats.fec_packets_received += any(carries)
         overtaken = self._before is not None and slot <= self._before.slot
         if overtaken or (self._position is not None and slot < self._position):
             if overtaken or len(self._store) or not self._is_late_for_good(arrival):
@@ -286,9 +295,9 @@ class JitterBuffer:
             self._stats.count_delay(playout_at - packet.arrival, self._target_delay)
             played = self._store.take_before(slot + 1)
             self._pass(played)
-            self._stats.fec_packets_discarded += sum(p.lbrr and not p.lbrr_used for p in played)
+            self._stats.fec_packets_discarded += sum(p.redundancy_wasted for p in played)
         else:
-            packet.lbrr_used = True
+            packet.redundancy_used = True
         new_source, self._new_source = self._new_source, False
         return FramePlan(
             source, timestamp, packet.payload, packet.arrival, packet.slot - slot, new_source
@@ -318,4 +327,4 @@ class JitterBuffer:
     def _discard(self, packets: list[StoredPacket]) -> None:
         """Counts packets that are never played."""
         self._stats.packets_discarded += len(packets)
-        self._stats.fec_packets_discarded += sum(p.lbrr and not p.lbrr_used for p in packets)
+        self._stats.fec_packets_discarded += sum(p.redundancy_wasted for p in packets)

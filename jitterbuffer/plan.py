@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from codec.frame import FrameSource
 from jitterbuffer.store import PacketStore, StoredPacket
 
+DRED_REACH = 52
+"""Frames that a packet's DRED can reach back at most, 1.04 s
+(draft-ietf-mlcodec-opus-dred)."""
+
 DTX_BYTES = 2
 """An Opus packet of at most so many bytes announces that the sender falls silent (libopus; RFC
 6716, section 3.1)."""
@@ -49,7 +53,8 @@ def decide(
 ) -> Decision:
     """The best way to the frame in `slot`, of those `allowed`.
 
-    The packet itself; silence if the sender sent none; the LBRR of the packet that follows; then
+    The packet itself; silence if the sender sent none; the LBRR of the packet that follows; the
+    DRED of the nearest packet behind that carries any, which knows this frame best; then
     concealment. A frame that cannot be concealed either is silence.
     """
     packet = store.get(slot)
@@ -62,9 +67,14 @@ def decide(
         FrameSource.LBRR in allowed
         and following is not None
         and following.slot == slot + 1
-        and following.lbrr
+        and following.carries.lbrr
     ):
         return Decision(FrameSource.LBRR, following)
+    if FrameSource.DRED in allowed:
+        while following is not None and following.slot - slot <= DRED_REACH:
+            if following.carries.dred:
+                return Decision(FrameSource.DRED, following)
+            following = store.after(following.slot)
     if FrameSource.PLC in allowed:
         return Decision(FrameSource.PLC)
     return Decision(FrameSource.SILENCE)

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Carried(NamedTuple):
+    """What a packet says about frames before its own."""
+
+    lbrr: bool
+    """The one frame before it."""
+    dred: bool
+    """Deep REDundancy of our kind."""
 
 
 @dataclass(slots=True)
@@ -18,9 +28,13 @@ class StoredPacket:
     """Extended, 48 kHz."""
     arrival: float
     payload: bytes
-    lbrr: bool
-    """Whether it carries the frame before it as well."""
-    lbrr_used: bool = False
+    carries: Carried
+    redundancy_used: bool = False
+
+    @property
+    def redundancy_wasted(self) -> bool:
+        """Whether it carries redundancy that no frame was made from."""
+        return (self.carries.lbrr or self.carries.dred) and not self.redundancy_used
 
 
 class PacketStore:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from codec.dred_packet import attach_dred
+from codec.dred_syntax import MIN_BYTES
 from codec.frame import FramePlan, FrameSource
+from codec.opus_packet import packet_frames
 from jitterbuffer import JitterBuffer, MediaPacket
 
 S, P = "silence", "plc"
@@ -14,13 +17,16 @@ S, P = "silence", "plc"
 TICK = 0.02
 
 
-def payload(number: int, *, lbrr: bool = False) -> bytes:
+def payload(number: int, *, lbrr: bool = False, dred: bool = False) -> bytes:
     """An Opus packet (SILK, wide band, 20 ms) as far as its LBRR flag, and a number after it."""
-    return bytes([0x48, 0x40 if lbrr else 0x00]) + number.to_bytes(4, "big")
+    frame = bytes([0x40 if lbrr else 0x00]) + number.to_bytes(4, "big")
+    packet = bytes([0x48]) + frame
+    return attach_dred(packet, bytes(MIN_BYTES)) if dred else packet
 
 
 def number_of(packet: bytes) -> int:
-    return int.from_bytes(packet[2:6], "big")
+    ((begin, _),) = packet_frames(packet)
+    return int.from_bytes(packet[begin + 1 : begin + 5], "big")
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Sender:
     timestamp: int = 0
     ssrc: int = 0xC0FFEE
     lbrr: bool = False
+    dred: bool = False
 
     def packet(self, number: int, *, skipped: int = 0) -> MediaPacket:
         """`skipped` of the frames before it were not sent (DTX)."""
@@ -38,7 +45,7 @@ class Sender:
             (self.sequence + number - skipped) % 2**16,
             (self.timestamp + 960 * number) % 2**32,
             self.ssrc,
-            payload(number, lbrr=self.lbrr),
+            payload(number, lbrr=self.lbrr, dred=self.dred),
         )
 
     def packets(

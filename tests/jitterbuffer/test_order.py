@@ -9,10 +9,12 @@ import pytest
 from codec.frame import FrameSource
 from jitterbuffer import JitterBuffer, MediaPacket
 from jitterbuffer.buffer import CONCEAL_FRAMES
+from jitterbuffer.plan import DRED_REACH
 from tests.jitterbuffer.playout import P, Playout, S, Sender, played
 
 SENDER = Sender()
 WITH_LBRR = Sender(lbrr=True)
+WITH_DRED = Sender(dred=True)
 
 
 def playout(target_ms: float = 40, **arguments: Any) -> Playout:
@@ -198,3 +200,31 @@ def test_statistics_have_their_names_of_webrtc() -> None:
         FrameSource.PLC: 1,
         FrameSource.SILENCE: 2,
     }
+
+
+def test_a_long_hole_is_filled_from_the_dred_of_the_packet_behind_it() -> None:
+    line = playout(120)
+    drawn = line.run(WITH_DRED.packets([0, 1, 6, 7]), 14)
+    assert drawn == [S] * 6 + [0, 1, "dred 6", "dred 6", "dred 6", "dred 6", 6, 7]
+    assert [plan.distance for plan in line.plans[8:12]] == [4, 3, 2, 1]
+
+
+def test_lbrr_is_better_than_dred_where_there_are_both() -> None:
+    packets = Sender(lbrr=True, dred=True).packets([0, 3, 4])
+    assert playout(80).run(packets, 9) == [S] * 4 + [0, "dred 3", "lbrr 3", 3, 4]
+
+
+def test_dred_comes_from_a_later_packet_if_the_next_one_carries_none() -> None:
+    arrivals = [*SENDER.packets([0, 3]), *WITH_DRED.packets([4])]
+    assert playout(80).run(arrivals, 9) == [S] * 4 + [0, "dred 4", "dred 4", 3, 4]
+
+
+def test_dred_is_not_asked_about_what_lies_further_back_than_it_can_reach() -> None:
+    line = playout(1500)
+    drawn = line.run(WITH_DRED.packets([0, DRED_REACH + 2]), 75 + DRED_REACH + 3)
+    assert drawn[75:] == [0, P, *["dred 54"] * DRED_REACH, 54]
+
+
+def test_dred_is_left_alone_when_it_is_not_asked_for() -> None:
+    line = playout(80, recovery=frozenset({FrameSource.PLC}))
+    assert line.run(WITH_DRED.packets([0, 2, 3]), 8) == [S] * 4 + [0, P, 2, 3]
