@@ -12,7 +12,7 @@ from codec.opus_packet import packet_frames
 from jitterbuffer import JitterBuffer, MediaPacket
 
 S, P = "silence", "plc"
-"""How frames without a packet are drawn; others by their number, LBRR ones as "lbrr 7"."""
+"""How frames without a packet are drawn; others by their number, LBRR ones as "lbrr 7"; DRED ones by the packet used."""
 
 TICK = 0.02
 
@@ -97,6 +97,9 @@ def draw(plan: FramePlan) -> object:
     if plan.source is FrameSource.LBRR:
         assert plan.packet is not None
         return f"lbrr {number_of(plan.packet) - plan.distance}"
+    if plan.source is FrameSource.DRED:
+        assert plan.packet is not None
+        return f"dred {number_of(plan.packet)}"
     return plan.source.value
 
 
