@@ -12,7 +12,8 @@ from codec.opus_packet import packet_frames
 from jitterbuffer import JitterBuffer, MediaPacket
 
 S, P = "silence", "plc"
-"""How frames without a packet are drawn; others by their number, LBRR ones as "lbrr 7"; DRED ones by the packet used."""
+"""How frames without a packet are drawn; packets by their number, LBRR ones as "lbrr 7" (their own
+number), DRED ones as "dred 9" (that of the packet used)."""
 
 TICK = 0.02
 
