@@ -40,6 +40,12 @@ HOUSEKEEPING = 0.1
 UNREACHABLE_PATIENCE = 3.0
 """Seconds of silence, during which the peer's host says that nobody listens, that end a call."""
 
+BEAT_PACKETS = (1, 50)
+"""After so many packets playout is aligned: the first says when about, fifty how fast they are."""
+
+BEAT_MARGIN = 0.5e-3
+"""Seconds behind the exact instant: what comes a little late must not wait a whole frame."""
+
 RECOVERIES = {
     Recovery.OPUS_PLC: frozenset({FrameSource.PLC}),
     Recovery.LBRR: frozenset({FrameSource.LBRR, FrameSource.PLC}),
@@ -101,7 +107,7 @@ class Call:
         self._ledger = Ledger(options.ledger)
         self.control = ControlTimer()
 
-        self._first_arrival: float | None = None
+        self._packets = 0
         self.realtime = False
         """Whether the system runs us ahead of ordinary work."""
         self.process = ProcessMeter.start()
@@ -201,17 +207,19 @@ class Call:
                 case RtpReceived():
                     packet = MediaPacket(event.sequence, event.timestamp, event.ssrc, event.payload)
                     self.buffer.push(packet, arrival)
-                    self._align(arrival)
+                    self._put_on_beat(arrival)
                 case ReportReceived(reception=reception) if reception is not None:
                     self.sender.hint_loss(self._loss_hint.update(reception.fraction_lost))
                 case ByeReceived():
                     self.hang_up(Ending.PEER)
 
-    def _align(self, arrival: float) -> None:
-        """Playout of a sink that may choose falls right on the target delay of the first packet."""
-        if self._first_arrival is None:
-            self._first_arrival = arrival
-            self.sink.align(arrival + self.buffer.target_delay)
+    def _put_on_beat(self, arrival: float) -> None:
+        """Playout of a sink that may choose falls just behind the target delay."""
+        self._packets += 1
+        if self._packets in BEAT_PACKETS:
+            beat = self.buffer.on_time(arrival + self.buffer.target_delay)
+            if beat is not None:
+                self.sink.align(beat + BEAT_MARGIN)
 
     def _keep_house(self) -> None:
         now = time.monotonic()
@@ -236,6 +244,7 @@ class Call:
         now = time.monotonic()
         if end.ending is not Ending.PEER:
             self._transport.send(self.session.make_bye(now, self._wall.ntp(now)))
+        self.playout.draining = True
         patience = now + self.options.buffer_ms / 1e3 + 2 * FRAME_SECONDS
         while len(self.buffer) and time.monotonic() < patience:
             await asyncio.sleep(FRAME_SECONDS / 4)

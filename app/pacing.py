@@ -151,7 +151,7 @@ class Pacer:
         self._tick = 0
 
     def align(self, instant: float) -> None:
-        """Moves the schedule later, by less than a period, so that a deadline falls on `instant` or
+        """Moves the schedule by half a period at most, so that a deadline falls on `instant` or
         whole periods from it. Takes effect with the next `wait`. Any thread."""
         self._align_to = instant
 
@@ -162,7 +162,7 @@ class Pacer:
             assert self._anchor is not None
         if self._align_to is not None:
             next_deadline = self._anchor + self._tick * self.period
-            shift = (self._align_to - next_deadline) % self.period
+            shift = math.remainder(self._align_to - next_deadline, self.period)
             self._anchor, self._tick, self._align_to = next_deadline + shift, 0, None
         # a product, not a running sum: rounding does not add up over hours
         deadline = self._anchor + self._tick * self.period

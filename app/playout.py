@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from app.audio.base import silent_frame
 from app.audio.recording import Recorder
 from app.delay import DelayAccount, FrameTiming
 from app.ledger import Ledger, LedgerEntry
@@ -40,6 +41,8 @@ class Playout:
         self._recorder = recorder
         self._probe = probe
         self._began: float | None = None
+        self.draining = False
+        """The call is over: what has arrived is still played, what has not is not made up."""
         self.meter = LevelMeter()
         self.frames: Counter[FrameSource] = Counter()
         self.processing_delay = 0.0
@@ -48,6 +51,8 @@ class Playout:
 
     def render(self, playout_at: float) -> PcmFrame:
         """The frame heard from `playout_at` (monotonic) on."""
+        if self.draining and not len(self._buffer):
+            return silent_frame()
         plan = self._buffer.pull(playout_at)
         before = self._clock()
         pcm, source = self._decoder.carry_out(plan)

@@ -113,6 +113,17 @@ class JitterBuffer:
             decision, slot = self._next(playout_at)
             return self._plan(decision, slot, playout_at)
 
+    def on_time(self, near: float) -> float | None:
+        """The instant nearest to `near` at which a frame is due to the very target delay.
+
+        None before the first packet. For sinks that may choose their beat.
+        """
+        with self._lock:
+            if self._stream is None:
+                return None
+            due = self._stream.due(near, self._target_delay)
+        return near + (round(due) - due) * FRAME_SECONDS
+
     @property
     def stats(self) -> JitterBufferStats:
         """A copy of the counters."""

@@ -248,3 +248,16 @@ def test_at_most_a_quarter_is_late_however_wide_the_jitter() -> None:
     line = playout()
     drawn = line.run(SENDER.packets(range(600), late=late), 613)
     assert played(drawn)[-500:] == [*range(100, 600)]
+
+
+def test_a_sink_may_ask_for_the_beat_that_meets_the_target_exactly() -> None:
+    buffer = JitterBuffer(target_delay=0.06)
+    assert buffer.on_time(0.0) is None
+    for number in range(60):
+        arrival = TICK * number + (0.004 if number % 10 else 0.0)
+        buffer.push(SENDER.packet(number), arrival)
+    beat = buffer.on_time(1.25)
+    assert beat is not None
+    assert abs(beat - 1.25) <= TICK / 2
+    # Nine packets in ten take 4 ms longer than the fastest.
+    assert (beat - 0.06) % TICK == pytest.approx(0.004, abs=1e-6)
