@@ -26,6 +26,9 @@ def payload(number: int, *, lbrr: bool = False, dred: bool = False) -> bytes:
 
 
 def number_of(packet: bytes) -> int:
+    """The number in a packet that `payload` made; -1 of an empty one."""
+    if not packet:
+        return -1
     ((begin, _),) = packet_frames(packet)
     return int.from_bytes(packet[begin + 1 : begin + 5], "big")
 

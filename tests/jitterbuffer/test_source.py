@@ -97,6 +97,6 @@ def test_an_empty_payload_is_a_packet_like_another() -> None:
     packets = SENDER.packets(range(5))
     packets[2] = (packets[2][0], MediaPacket(2, 2 * 960, SENDER.ssrc, b""))
     line = playout()
-    line.run(packets, 8)
+    assert line.run(packets, 8) == [S, S, S, 0, 1, -1, 3, 4]
     assert line.plans[5].source is FrameSource.PACKET
     assert line.plans[5].packet == b""
