@@ -157,6 +157,7 @@ class Call:
         if not self._end.done():
             self._ended = time.monotonic()
             self._end.set_result(CallEnd(ending, detail))
+            self.playout.draining = True
 
     async def run(self) -> CallEnd:
         """Until either side hangs up or the peer falls silent. Files are whole afterwards."""
@@ -244,7 +245,6 @@ class Call:
         now = time.monotonic()
         if end.ending is not Ending.PEER:
             self._transport.send(self.session.make_bye(now, self._wall.ntp(now)))
-        self.playout.draining = True
         patience = now + self.options.buffer_ms / 1e3 + 2 * FRAME_SECONDS
         while len(self.buffer) and time.monotonic() < patience:
             await asyncio.sleep(FRAME_SECONDS / 4)
