@@ -15,7 +15,6 @@ from app.call_report import ProcessMeter
 from app.control_timer import ControlTimer
 from app.delay import DelayAccount
 from app.ledger import Ledger
-from app.loss_hint import LossHint
 from app.marker import MarkerInjector
 from app.net.clockmap import WallClock
 from app.net.rtcp import ByeReceived, ReportReceived
@@ -26,9 +25,11 @@ from app.net.transport import Transport
 from app.options import CallOptions, Recovery
 from app.playout import MarkerProbe, Playout
 from app.priority import request_realtime
+from app.redundancy import RedundancyPolicy
 from app.sender import EncodedFrame, Sender
 from codec import FRAME_SECONDS
-from codec.frame import FrameSource
+from codec.concealer import Concealer
+from codec.dred import DredDecoder, DredEncoder
 from codec.libopus import load_libopus
 from codec.opus import OpusDecoder, OpusEncoder
 from codec.receiver import SpeechDecoder
@@ -45,11 +46,6 @@ BEAT_PACKETS = (1, 50)
 
 BEAT_MARGIN = 0.5e-3
 """Seconds behind the exact instant: what comes a little late must not wait a whole frame."""
-
-RECOVERIES = {
-    Recovery.OPUS_PLC: frozenset({FrameSource.PLC}),
-    Recovery.LBRR: frozenset({FrameSource.LBRR, FrameSource.PLC}),
-}
 
 
 class Ending(StrEnum):
@@ -113,14 +109,24 @@ class Call:
         self.process = ProcessMeter.start()
 
         self.library = load_libopus(options.libopus)
-        self.lbrr = options.recovery is Recovery.LBRR and remote.opus.useinbandfec
+        self.lbrr = options.recovery.lbrr and remote.opus.useinbandfec
+        self.dred = options.recovery.dred and bool(remote.opus.dred_duration)
+        """Whether we may send DRED: we were asked to, and the peer can use it."""
         self.bitrate = min(options.bitrate, remote.opus.maxaveragebitrate or options.bitrate)
-        self._loss_hint = LossHint(options.expected_loss, floor=5 if self.lbrr else 0)
-        encoder = OpusEncoder(
+        self._policy = RedundancyPolicy(
             bitrate=self.bitrate,
-            complexity=options.complexity,
-            expected_loss=self._loss_hint.percent,
             lbrr=self.lbrr,
+            dred=self.dred,
+            dred_ms=options.dred_ms,
+            max_dred_ms=min(1000, remote.opus.dred_duration or 0),
+            expected_loss=options.expected_loss,
+        )
+        redundancy = self._policy.current
+        encoder = OpusEncoder(
+            bitrate=redundancy.opus_bitrate,
+            complexity=options.complexity,
+            expected_loss=redundancy.expected_loss_percent,
+            lbrr=redundancy.lbrr,
             library=options.libopus,
         )
         self.sender = Sender(
@@ -128,17 +134,25 @@ class Call:
             emit=self._send,
             ended=lambda: self._on_loop(self._source_ended),
             clock=time.monotonic,
+            redundancy=redundancy,
+            dred=DredEncoder(lookahead=encoder.lookahead) if self.dred else None,
             injector=MarkerInjector() if options.probe else None,
             rtp_origin=session.rtp_origin,
         )
         self.buffer = JitterBuffer(
-            target_delay=options.buffer_ms / 1e3, recovery=RECOVERIES[options.recovery]
+            target_delay=options.buffer_ms / 1e3, recovery=options.recovery.sources
+        )
+        neural = options.recovery is not Recovery.OPUS_PLC
+        self.decoder = SpeechDecoder(
+            OpusDecoder(library=options.libopus),
+            concealer=Concealer() if neural else None,
+            dred=DredDecoder() if options.recovery.dred else None,
         )
         self.probe = MarkerProbe() if options.probe else None
         self.delay = DelayAccount(encoder.lookahead)
         self.playout = Playout(
             self.buffer,
-            SpeechDecoder(OpusDecoder(library=options.libopus)),
+            self.decoder,
             captured_at=session.captured_at,
             clock=time.monotonic,
             delay=self.delay,
@@ -209,8 +223,8 @@ class Call:
                     packet = MediaPacket(event.sequence, event.timestamp, event.ssrc, event.payload)
                     self.buffer.push(packet, arrival)
                     self._put_on_beat(arrival)
-                case ReportReceived(reception=reception) if reception is not None:
-                    self.sender.hint_loss(self._loss_hint.update(reception.fraction_lost))
+                case ReportReceived(reception=reception, bursts=bursts) if reception is not None:
+                    self.sender.protect(self._policy.update(reception.fraction_lost, bursts))
                 case ByeReceived():
                     self.hang_up(Ending.PEER)
 

@@ -17,12 +17,14 @@ from app.report import (
     Bitrate,
     CallReport,
     DeadlineReport,
+    DredUse,
     InboundStats,
     MarkerReport,
     OutboundStats,
     ProcessReport,
     RemoteStats,
 )
+from codec.frame import FrameSource
 
 if TYPE_CHECKING:
     from app.call import Call, CallEnd
@@ -73,6 +75,7 @@ def snapshot(call: Call, peer: str) -> CallSnapshot:
         deadlines_missed=call.sink.stats.deadlines.missed,
         microphone=_level(call.sender.meter),
         speaker=_level(call.playout.meter),
+        dred=dred_use(call),
         note=call.recording_error,
     )
 
@@ -99,14 +102,32 @@ def report(call: Call, end: CallEnd, *, side: str, peer: str, control: ControlTi
         delay=call.delay.summary(),
         markers=markers,
         deadline=_deadlines(call, control),
+        dred=dred_use(call),
         process=call.process.report(call.seconds, call.realtime),
     )
 
 
 def codec_name(call: Call) -> str:
     """What both sides agreed on, and with whose code we do it."""
-    lbrr = " + LBRR" if call.lbrr else ""
-    return f"Opus wideband {call.bitrate / 1e3:g} kb/s{lbrr} ({call.library.version})"
+    extras = (" + LBRR" if call.lbrr else "") + (" + DRED" if call.dred else "")
+    return f"Opus wideband {call.bitrate / 1e3:g} kb/s{extras} ({call.library.version})"
+
+
+def dred_use(call: Call) -> DredUse | None:
+    """Whether DRED reaches us and helps; None where it is not asked for."""
+    if not call.options.recovery.dred:
+        return None
+    carried, used = call.buffer.stats.dred_packets_received, call.playout.frames[FrameSource.DRED]
+    reason = None
+    if not call.remote.opus.sprop_dred_duration:
+        reason = "the peer does not offer it"
+    elif not carried:
+        reason = "the peer sees no need for it" if call.playout.frames else "nothing received yet"
+    elif not used:
+        reason = "no hole needed it"
+    if call.decoder.dred_damaged:
+        reason = f"unreadable in {call.decoder.dred_damaged} packets"
+    return DredUse(carried=carried, parsed=call.decoder.dred_parsed, used=used, reason=reason)
 
 
 def _inbound(call: Call) -> InboundStats:
@@ -156,15 +177,18 @@ def _deadlines(call: Call, control: ControlTimer) -> DeadlineReport:
 
 
 def _sent_bitrate(call: Call) -> Bitrate | None:
-    return _bitrate(call.sender.payload_bytes, call.seconds)
+    return _bitrate(call.sender.payload_bytes, call.sender.dred_bytes, call.seconds)
 
 
 def _received_bitrate(call: Call) -> Bitrate | None:
-    return _bitrate(call.session.bytes_received, call.seconds)
+    dred = call.buffer.stats.dred_bytes_received
+    return _bitrate(call.session.bytes_received, dred, call.seconds)
 
 
-def _bitrate(payload_bytes: int, seconds: float) -> Bitrate | None:
-    return Bitrate(8 * payload_bytes / seconds, 0.0) if seconds > 0 and payload_bytes else None
+def _bitrate(payload_bytes: int, dred_bytes: int, seconds: float) -> Bitrate | None:
+    if not payload_bytes or seconds <= 0:
+        return None
+    return Bitrate(8 * (payload_bytes - dred_bytes) / seconds, 8 * dred_bytes / seconds)
 
 
 def _level(meter: LevelMeter) -> Level:

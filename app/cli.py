@@ -47,9 +47,12 @@ def _input_errors() -> tuple[type[Exception], ...]:
 
 def _call_errors() -> tuple[type[Exception], ...]:
     from app.net.errors import CallError
+    from codec.dred_model import DredModelError
+    from codec.feature_predictor import PredictorError
+    from codec.lpcnet import LpcNetError
     from codec.opus import OpusError
 
-    return CallError, OpusError
+    return CallError, OpusError, DredModelError, PredictorError, LpcNetError
 
 
 def _complain(error: Exception, status: int) -> int:
@@ -157,8 +160,15 @@ def _add_call_options(parser: argparse.ArgumentParser) -> None:
         "--recovery",
         type=Recovery,
         choices=list(Recovery),
-        default=Recovery.LBRR,
-        help="what lost frames are rebuilt from (default: %(default)s); opus-plc: concealment only",
+        default=Recovery.LBRR_DRED,
+        help="what lost frames are rebuilt from, neural concealment filling the rest "
+        "(default: %(default)s); plc: nothing; opus-plc: nothing, and libopus conceals",
+    )
+    coding.add_argument(
+        "--dred-ms",
+        type=int,
+        metavar="MS",
+        help="fix how far back DRED reaches, 0-1000 (default: by the peer's loss reports)",
     )
     coding.add_argument(
         "--expected-loss",
@@ -244,6 +254,7 @@ def _options(parsed: argparse.Namespace) -> CallOptions:
         complexity=parsed.complexity,
         expected_loss=parsed.expected_loss,
         recovery=parsed.recovery,
+        dred_ms=parsed.dred_ms,
         buffer_ms=parsed.buffer,
         outbound=impairment(parsed.netem, parsed.loss_trace),
         inbound=impairment(parsed.netem_in, parsed.loss_trace_in),

@@ -29,7 +29,8 @@ from app.net.transport import (
     UdpTransport,
     local_address_towards,
 )
-from app.options import CallOptions, Recovery, UsageError
+from app.options import CallOptions, UsageError
+from app.redundancy import MAX_REACH
 from codec import SAMPLE_RATE
 from codec.libopus import load_libopus
 
@@ -83,7 +84,13 @@ class _Line:
             opus=OpusParameters(
                 maxplaybackrate=SAMPLE_RATE,
                 sprop_maxcapturerate=SAMPLE_RATE,
-                useinbandfec=options.recovery is Recovery.LBRR,
+                useinbandfec=options.recovery.lbrr,
+                dred_duration=MAX_REACH if options.recovery.dred else None,
+                sprop_dred_duration=(
+                    (MAX_REACH if options.dred_ms is None else options.dred_ms)
+                    if options.recovery.dred
+                    else None
+                ),
             ),
             ssrc=self.ssrc,
             cname=self.cname,

@@ -192,6 +192,7 @@ def _rows(report: dict[str, Any]) -> dict[str, str]:
     inbound, frames, delay = report["inbound"], report["frames"], report["delay_ms"]
     expected = inbound["packetsReceived"] + inbound["packetsLost"]
     markers, deadline = delay["markers"], report["deadline"]
+    sent = report["bitrate_bps"]["sent"]
     played = frames["total"] - frames["silence"]
     rows = {
         "packets sent": f"{report['outbound']['packetsSent']}",
@@ -205,7 +206,7 @@ def _rows(report: dict[str, Any]) -> dict[str, str]:
         "  by markers in the sound": f"{markers['p50']:.1f} ms ({markers['heard']} heard)"
         if markers["heard"]
         else "none heard",
-        "bitrate sent": f"{report['bitrate_bps']['sent']['opus'] / 1e3:.1f} kb/s",
+        "bitrate sent, Opus + DRED": f"{sent['opus'] / 1e3:.1f} + {sent['dred'] / 1e3:.1f} kb/s",
         "deadlines missed": f"{deadline['missed']} of {deadline['total']}",
     }
     if deadline["missed"]:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from app.netem import NetemSpec
+from codec.frame import FrameSource
 
 
 class UsageError(ValueError):
@@ -14,10 +15,33 @@ class UsageError(ValueError):
 
 
 class Recovery(StrEnum):
-    """What lost frames may be rebuilt from; concealment fills what is left."""
+    """What lost frames may be rebuilt from; neural concealment fills what is left."""
 
     OPUS_PLC = "opus-plc"
+    """Nothing, and libopus conceals."""
+    PLC = "plc"
+    """Nothing."""
     LBRR = "lbrr"
+    DRED = "dred"
+    LBRR_DRED = "lbrr+dred"
+
+    @property
+    def sources(self) -> frozenset[FrameSource]:
+        """Of lost frames."""
+        sources = {FrameSource.PLC}
+        if self in (Recovery.LBRR, Recovery.LBRR_DRED):
+            sources.add(FrameSource.LBRR)
+        if self in (Recovery.DRED, Recovery.LBRR_DRED):
+            sources.add(FrameSource.DRED)
+        return frozenset(sources)
+
+    @property
+    def lbrr(self) -> bool:
+        return FrameSource.LBRR in self.sources
+
+    @property
+    def dred(self) -> bool:
+        return FrameSource.DRED in self.sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +72,9 @@ class CallOptions:
     """Of the Opus encoder, 0-10."""
     expected_loss: int | None = None
     """Loss hint for the encoder in percent; None follows the peer's RTCP reports."""
-    recovery: Recovery = Recovery.LBRR
+    recovery: Recovery = Recovery.LBRR_DRED
+    dred_ms: int | None = None
+    """How far back DRED reaches, 0-1000; None follows the peer's reports."""
     buffer_ms: float = 30.0
     """Time from a packet's arrival to its playout."""
     outbound: Impairment = Impairment()
@@ -67,6 +93,8 @@ class CallOptions:
         _within("--complexity", self.complexity, 0, 10, "")
         _within("--buffer", self.buffer_ms, 0, 2_000, "ms")
         _within("--timeout", self.timeout, 1, 3_600, "s")
+        if self.dred_ms is not None:
+            _within("--dred-ms", self.dred_ms, 0, 1_000, "ms")
         if self.expected_loss is not None:
             _within("--expected-loss", self.expected_loss, 0, 100, "percent")
         if self.duration is not None:

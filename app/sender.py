@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from app.audio.base import CapturedFrame
 from app.marker import MarkerInjector
 from app.meter import LevelMeter
+from app.redundancy import Redundancy
 from codec import FRAME_SECONDS, FRAME_TICKS, RTP_CLOCK, SAMPLE_RATE
+from codec.dred import DredEncoder, attach_dred
+from codec.frame import PcmFrame
 from codec.opus import OpusEncoder
 
 RESYNC = 3 * FRAME_SECONDS
@@ -39,6 +42,8 @@ class Sender:
         emit: Callable[[EncodedFrame], None],
         ended: Callable[[], None],
         clock: Callable[[], float],
+        redundancy: Redundancy,
+        dred: DredEncoder | None = None,
         injector: MarkerInjector | None = None,
         rtp_origin: int = 0,
     ) -> None:
@@ -51,34 +56,63 @@ class Sender:
         self._marker_origin = rtp_origin // TICKS_PER_SAMPLE
         self._next_timestamp = 0
         self._expected_at: float | None = None
-        self._loss_hint: int | None = None
+        self._redundancy = redundancy
+        self._adapted_to = redundancy
+        self._dred = dred
         self.meter = LevelMeter()
         self.frames = 0
         self.payload_bytes = 0
+        """Opus and DRED."""
+        self.dred_bytes = 0
+        """By which DRED made packets larger."""
+        self.dred_packets = 0
+        """Packets sent with DRED."""
 
-    def hint_loss(self, percent: int) -> None:
-        """The share of packets to expect lost, from the next frame on. Any thread."""
-        self._loss_hint = percent
+    def protect(self, redundancy: Redundancy) -> None:
+        """How much redundancy to send, from the next frame on. Any thread."""
+        self._redundancy = redundancy
 
     def deliver(self, frame: CapturedFrame | None) -> None:
         """Next 20 ms from the source, or None at its end. Source's thread."""
         if frame is None:
             self._ended()
             return
-        hint, self._loss_hint = self._loss_hint, None
-        if hint is not None:
-            self._encoder.expected_loss = hint
+        self._adapt()
         self._skip_lost_capture(frame.captured_at)
         pcm = frame.pcm
         if self._injector:
             first_sample = self._marker_origin + self._next_timestamp // TICKS_PER_SAMPLE
             pcm = self._injector.mix(pcm, first_sample)
         self.meter.update(pcm)
-        payload = self._encoder.encode(pcm)
+        payload = self._encode(pcm)
         self.frames += 1
         self.payload_bytes += len(payload)
         self._emit(EncodedFrame(payload, self._next_timestamp, frame.captured_at, self._clock()))
         self._next_timestamp += FRAME_TICKS
+
+    def _adapt(self) -> None:
+        wanted = self._redundancy
+        if wanted is not self._adapted_to:
+            self._adapted_to = wanted
+            self._encoder.expected_loss = wanted.expected_loss_percent
+            self._encoder.lbrr = wanted.lbrr
+            self._encoder.bitrate = wanted.opus_bitrate
+
+    def _encode(self, pcm: PcmFrame) -> bytes:
+        """The Opus packet of a frame, with DRED about the frames before it in its padding."""
+        packet = self._encoder.encode(pcm)
+        if self._dred is None:
+            return packet
+        self._dred.push(pcm)
+        if not self._adapted_to.dred_ms:
+            return packet
+        about = self._dred.payload(
+            max_ms=self._adapted_to.dred_ms, max_bytes=self._adapted_to.dred_bytes
+        )
+        protected = attach_dred(packet, about)
+        self.dred_packets += bool(about)
+        self.dred_bytes += len(protected) - len(packet)
+        return protected
 
     def _skip_lost_capture(self, captured_at: float) -> None:
         """Media time follows capture: frames the source lost leave a step in the timestamps."""

@@ -38,6 +38,12 @@ def dred_kind(packet: bytes) -> DredKind:
     return DredKind.NONE
 
 
+def dred_size(packet: bytes) -> int:
+    """Bytes of our redundancy in a packet, prefix included; 0 if there is none. Total."""
+    found = find_extension(packet, EXPERIMENTAL_ID, PREFIX)
+    return len(found.payload) if found else 0
+
+
 def attach_dred(packet: bytes, payload: bytes) -> bytes:
     """The packet with a payload of `DredEncoder` on its first frame; as it was if that is empty.
 

@@ -7,12 +7,20 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from codec import FRAME
+from codec import FRAME, FRAME_TICKS, RTP_CLOCK, SAMPLE_RATE
+from codec.dred import DredDecoder, DredFeatures, DredSyntaxError
+from codec.features import SYNTHESIS_LAG
 from codec.frame import FramePlan, FrameSource, PcmFrame
 from codec.opus import OpusDecoder, OpusError
 
 RESET_AFTER = 50
 """Frames of silence after which the decoder forgets the speech before them: 1 s."""
+
+OWN_ROWS = 2
+"""Feature vectors of a frame."""
+ROWS = 4
+"""With those of the 20 ms after it, in whose light it is spoken."""
+HALF_HOP_TICKS = SYNTHESIS_LAG * RTP_CLOCK // SAMPLE_RATE
 
 _FADE_OUT = np.linspace(1.0, 0.0, FRAME, endpoint=False, dtype=np.float32)
 
@@ -30,22 +38,38 @@ class Concealer(Protocol):
         """A guess at a missing frame."""
 
     def rebuild(self, features: npt.NDArray[np.float32]) -> PcmFrame:
-        """A missing frame whose features are known, float32 [2, 20]: one row per 10 ms."""
+        """A missing frame whose features are known, float32 [2 to 4, 20]: one row per 10 ms.
+
+        Rows after the second are of what follows.
+        """
 
 
 class SpeechDecoder:
     """Carries out the plans of a jitter buffer, one after the other, on one thread.
 
     `frames` counts what was achieved, by source; `failed` the packets that did not decode.
+    Without a `concealer`, or without `dred`, plans for DRED are concealed.
     """
 
     def __init__(
-        self, opus: OpusDecoder | None = None, *, concealer: Concealer | None = None
+        self,
+        opus: OpusDecoder | None = None,
+        *,
+        concealer: Concealer | None = None,
+        dred: DredDecoder | None = None,
     ) -> None:
         self.frames = dict.fromkeys(FrameSource, 0)
         self.failed = 0
         self._opus = opus if opus is not None else OpusDecoder()
         self._concealer = concealer
+        self._dred = dred
+        self._redundancy: tuple[bytes, DredFeatures | None] | None = None
+        self.dred_parsed = 0
+        """Packets whose DRED was read because a frame was to be rebuilt from it."""
+        self.dred_damaged = 0
+        """Those whose DRED could not be read."""
+        self.dred_uncovered = 0
+        """Frames planned from a packet whose DRED does not describe them."""
         self._silent = RESET_AFTER
 
     def carry_out(self, plan: FramePlan) -> tuple[PcmFrame, FrameSource]:
@@ -76,7 +100,40 @@ class SpeechDecoder:
                 self.failed += 1
             else:
                 return self._heard(pcm), plan.source
+        if plan.source is FrameSource.DRED:
+            features = self._recall(plan)
+            if features is not None and self._concealer is not None:
+                self._opus.conceal()
+                return self._concealer.rebuild(features), FrameSource.DRED
         return self._conceal(), FrameSource.PLC
+
+    def _recall(self, plan: FramePlan) -> npt.NDArray[np.float32] | None:
+        """What a later packet's DRED says of this frame and the 20 ms after it: [2 to 4, 20].
+
+        A hop's features condition the 10 ms that begin half a hop before it.
+        """
+        redundancy = self._redundancy_of(plan)
+        if redundancy is None:
+            return None
+        features, known = redundancy.at(plan.timestamp - HALF_HOP_TICKS, ROWS)
+        if not known[:OWN_ROWS].all():
+            self.dred_uncovered += 1
+            return None
+        return features[: ROWS if known.all() else int(np.argmin(known))]
+
+    def _redundancy_of(self, plan: FramePlan) -> DredFeatures | None:
+        """The DRED of the plan's packet, read once for all frames of a hole."""
+        if self._dred is None or plan.packet is None:
+            return None
+        if self._redundancy is None or self._redundancy[0] is not plan.packet:
+            found = None
+            try:
+                found = self._dred.parse(plan.packet, plan.timestamp + plan.distance * FRAME_TICKS)
+                self.dred_parsed += found is not None
+            except (DredSyntaxError, OpusError):
+                self.dred_damaged += 1
+            self._redundancy = (plan.packet, found)
+        return self._redundancy[1]
 
     def _heard(self, pcm: PcmFrame) -> PcmFrame:
         return pcm if self._concealer is None else self._concealer.good(pcm)

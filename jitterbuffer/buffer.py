@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from codec import FRAME, FRAME_SECONDS
-from codec.dred_packet import DredKind, dred_kind
+from codec.dred_packet import dred_size
 from codec.frame import FramePlan, FrameSource
 from codec.opus_packet import has_lbrr
 from jitterbuffer.packet import MediaPacket
@@ -139,9 +139,7 @@ class JitterBuffer:
 
     @staticmethod
     def _look_into(packet: MediaPacket) -> Carried:
-        return Carried(
-            lbrr=has_lbrr(packet.payload), dred=dred_kind(packet.payload) is DredKind.OURS
-        )
+        return Carried(lbrr=has_lbrr(packet.payload), dred=dred_size(packet.payload))
 
     def _push(self, packet: MediaPacket, arrival: float, carries: Carried) -> None:
         stream = self._stream
@@ -186,6 +184,8 @@ class JitterBuffer:
             slot, location.sequence, location.timestamp, arrival, packet.payload, carries
         )
         self._stats.fec_packets_received += any(carries)
+        self._stats.dred_packets_received += carries.dred > 0
+        self._stats.dred_bytes_received += carries.dred
         overtaken = self._before is not None and slot <= self._before.slot
         if overtaken or (self._position is not None and slot < self._position):
             if overtaken or len(self._store) or not self._is_late_for_good(arrival):

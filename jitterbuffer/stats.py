@@ -30,6 +30,10 @@ class JitterBufferStats:
     """Media packets that carry LBRR."""
     fec_packets_discarded: int = 0
     """Those whose LBRR was not needed."""
+    dred_packets_received: int = 0
+    """Media packets that carry DRED of our kind."""
+    dred_bytes_received: int = 0
+    """By which it made them larger."""
     jitter_buffer_delay: float = 0.0
     """Seconds from arrival to playout, summed over emitted samples."""
     jitter_buffer_target_delay: float = 0.0

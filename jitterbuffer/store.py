@@ -12,8 +12,8 @@ class Carried(NamedTuple):
 
     lbrr: bool
     """The one frame before it."""
-    dred: bool
-    """Deep REDundancy of our kind."""
+    dred: int
+    """Bytes of Deep REDundancy of our kind."""
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class StoredPacket:
     @property
     def redundancy_wasted(self) -> bool:
         """Whether it carries redundancy that no frame was made from."""
-        return (self.carries.lbrr or self.carries.dred) and not self.redundancy_used
+        return any(self.carries) and not self.redundancy_used
 
 
 class PacketStore:
