@@ -56,6 +56,12 @@ class State:
     def reseed(self, seed: int) -> None:
         """Keep the voice, but draw its next samples from another random sequence."""
 
+    def prime(self, pcm: npt.NDArray[np.int16]) -> None:
+        """Reset the networks and take `pcm`, up to now, for the signal's past.
+
+        Linear prediction reaches back over the last 17 samples; fewer follow silence.
+        """
+
     def copy(self) -> State:
         """An independent voice that continues from the same sample."""
 

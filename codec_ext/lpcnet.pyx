@@ -7,6 +7,7 @@ import numpy as np
 
 
 cdef extern from "lpcnet_kernel.h" nogil:
+    const float LPCNET_EMPHASIS
     enum:
         LPCNET_BLOCK
         LPCNET_GROUP
@@ -336,6 +337,23 @@ cdef class State:
         cdef LpcnetState fresh
         lpcnet_reset(&fresh, seed)
         self.state.random = fresh.random
+
+    def prime(self, const int16_t[::1] pcm not None):
+        """Reset the networks and take `pcm`, up to now, for the signal's past.
+
+        Linear prediction reaches back over the last 17 samples; fewer follow silence.
+        """
+        cdef LpcnetState fresh
+        cdef Py_ssize_t n = pcm.shape[0], i
+        lpcnet_reset(&fresh, 0)
+        fresh.random = self.state.random
+        for i in range(max(0, n - LPCNET_ORDER), n):
+            fresh.signal[i - n + LPCNET_ORDER] = (
+                pcm[i] - LPCNET_EMPHASIS * (pcm[i - 1] if i else 0)
+            )
+        if n:
+            fresh.output = pcm[n - 1]
+        self.state = fresh
 
     def copy(self):
         """An independent voice that continues from the same sample."""

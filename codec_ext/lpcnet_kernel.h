@@ -14,6 +14,8 @@ enum {
     LPCNET_SPAN = 160           /* longest stretch under one condition: 10 ms */
 };
 
+#define LPCNET_EMPHASIS 0.85f /* signal[n] = pcm[n] - LPCNET_EMPHASIS * pcm[n - 1] */
+
 /* Block-sparse matrix. Row block b holds blocks start[b]..start[b+1]-1; block i multiplies the four
  * columns from column[i]. A block is 16 x 4 weights: float [4][16], or int8 in the order the
  * path's dot product wants, with a scale per row. A dense matrix simply has every block. */

@@ -18,7 +18,6 @@
 #define INLINE static inline __attribute__((always_inline))
 #define ALIGNED __attribute__((aligned(64)))
 #define PARTS (LPCNET_BLOCK / LANES) /* vectors in a block of 16 rows */
-#define EMPHASIS 0.85f
 
 typedef float vf_loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int vi_loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -410,7 +409,7 @@ INLINE void stretch(const LpcnetModel *m, const LpcnetCondition *c, const Lpcnet
                 for (int p = 0; p < PARTS; p++) store(logits + 256 * i + 16 * b + p * LANES, v[p]);
             }
         if (pcm) {
-            *now = pcm[i] - EMPHASIS * s->output;
+            *now = pcm[i] - LPCNET_EMPHASIS * s->output;
             s->output = pcm[i];
             s->excitation = mu_law_level(*now - prediction);
             if (excitations) excitations[i] = (uint8_t)s->excitation;
@@ -418,7 +417,7 @@ INLINE void stretch(const LpcnetModel *m, const LpcnetCondition *c, const Lpcnet
             s->excitation = how->walk ? draw_by_walk(m, how, power, s, &t, quantised)
                                       : draw_from_distribution(m, how, power, s, &t, quantised);
             *now = clamp(prediction + m->mu_law[s->excitation], 65536.f);
-            s->output = clamp(*now + EMPHASIS * s->output, 32767.f);
+            s->output = clamp(*now + LPCNET_EMPHASIS * s->output, 32767.f);
             written[i] = (int16_t)lrintf(s->output);
         }
     }

@@ -1,0 +1,164 @@
+"""Concealment of missing frames by the vocoder, one stream at a time.
+
+    concealer = Concealer()
+    heard = concealer.good(decoded)             # a frame that arrived
+    heard = concealer.conceal()                 # one that did not: predicted (neural PLC)
+    heard = concealer.rebuild(features)         # one whose features came as redundancy
+
+Every 20 ms of playout is one of these calls, in any order. What each returns is what is to be
+heard; frames join without a break, because the vocoder takes up the signal that was heard before a
+hole, and runs on into the frame after it for a short cross-fade.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from codec import FRAME
+from codec.comfort_noise import ComfortNoise
+from codec.feature_predictor import RECEIVED, REDUNDANT, FeaturePredictor, PredictorNetwork
+from codec.features import HOP, NUM_FEATURES, SYNTHESIS_LAG, FeatureExtractor
+from codec.frame import PcmFrame
+from codec.lpcnet import LpcNet, Sampling, Vocoder
+
+Features = npt.NDArray[np.float32]
+
+HOPS = FRAME // HOP
+AHEAD = 2
+"""Feature vectors after a frame's own that its last samples depend on."""
+
+WARM_UP = 2 * FRAME
+"""Samples of heard signal the vocoder follows before it speaks: 40 ms."""
+
+JOIN = 80
+"""Samples of the cross-fade into a good frame: 5 ms. The vectors that the frame before it was
+spoken from reach exactly so far."""
+
+FULL = 960
+GONE = 3200
+"""Samples after which prediction begins to fade, 60 ms, and is all noise, 200 ms: what was being
+said is anyone's guess by then, and a wrong vowel is worse than a pause."""
+
+LIMIT = 50.0
+"""No feature of any signal is larger; what came by network may be anything."""
+
+_FADE_OUT = np.cos(np.pi / 2 * (np.arange(JOIN) + 0.5) / JOIN).astype(np.float32) ** 2
+assert JOIN <= SYNTHESIS_LAG
+
+
+def prediction_gain(start: int) -> npt.NDArray[np.float32]:
+    """Gain float32 [320] of a frame predicted `start` samples into a hole."""
+    past = np.clip((start + np.arange(FRAME) - FULL) / (GONE - FULL), 0, 1)
+    return np.cos(np.pi / 2 * past).astype(np.float32)
+
+
+class Concealer:
+    """The receiving end of one stream. Bounded memory; belongs to one thread at a time.
+
+    `net` and `predictor` default to the models of the package, `seed` fixes every sample.
+    Raises LpcNetError or PredictorError if a model is missing.
+    """
+
+    def __init__(
+        self,
+        net: LpcNet | None = None,
+        predictor: PredictorNetwork | None = None,
+        *,
+        seed: int = 0,
+        sampling: Sampling | None = None,
+    ) -> None:
+        self._voice = Vocoder(net or LpcNet.default(), seed=seed, sampling=sampling)
+        self._predictor = FeaturePredictor(predictor)
+        self._extractor = FeatureExtractor()
+        self._noise = ComfortNoise(seed)
+        self._heard = np.zeros(WARM_UP + FRAME, np.int16)
+        self._position = 0
+        self._in_hole = False
+        self._predicted = GONE
+        """Samples of prediction since features were last known."""
+        self._gain = 0.0
+        """Of the voice at the end of the last frame."""
+
+    def good(self, pcm: PcmFrame) -> PcmFrame:
+        """A frame that is right, int16 [320]; returns it joined to what was heard before it."""
+        if self._in_hole:
+            pcm = pcm.copy()
+            onward = self._run_on()
+            pcm[:JOIN] = np.rint(pcm[:JOIN] + _FADE_OUT * (onward - pcm[:JOIN])).astype(np.int16)
+        features = self._extractor.process(pcm)
+        self._voice.describe(self._hop, features)
+        self._predictor.tell(features, RECEIVED)
+        self._noise.learn(features)
+        self._predicted = 0
+        self._gain = 1.0
+        self._in_hole = False
+        return self._hear(pcm)
+
+    def conceal(self) -> PcmFrame:
+        """A missing frame, int16 [320], from a prediction of what was going to be said.
+
+        In a long hole it gives way to comfort noise.
+        """
+        gain = prediction_gain(self._predicted)
+        guesses = self._predictor.tell_lost(HOPS)
+        ahead = self._predictor.foresee(AHEAD)
+        spoken = np.zeros(FRAME, np.float32)
+        if gain[0] > 0:
+            self._take_up(np.concatenate([guesses, ahead]))
+            spoken = self._voice.speak(FRAME) * gain
+        pcm = np.clip(spoken + self._noise.noise(HOPS) * np.sqrt(1 - gain**2), -32768, 32767)
+        self._predicted += FRAME
+        self._gain = float(gain[-1])
+        return self._missed(np.rint(pcm).astype(np.int16))
+
+    def rebuild(self, features: Features) -> PcmFrame:
+        """A missing frame, int16 [320], whose features are known, float32 [2 or more, 20].
+
+        One row per 10 ms. Rows after the second are of what follows: it is spoken in their light.
+
+        Raises ValueError on another shape.
+        """
+        if features.ndim != 2 or len(features) < HOPS or features.shape[1] != NUM_FEATURES:
+            raise ValueError(f"features {list(features.shape)} where [2, {NUM_FEATURES}] is due")
+        features = np.clip(np.nan_to_num(features), -LIMIT, LIMIT).astype(np.float32)
+        own, ahead = features[:HOPS], features[HOPS : HOPS + AHEAD]
+        self._predictor.tell(own, REDUNDANT)
+        guesses = self._predictor.foresee(AHEAD)
+        guesses[: len(ahead)] = ahead
+        # a voice that has faded is not what was heard last
+        self._take_up(np.concatenate([own, guesses]), afresh=self._gain < 1)
+        self._predicted = 0
+        self._gain = 1.0
+        return self._missed(self._voice.speak(FRAME))
+
+    @property
+    def _hop(self) -> int:
+        return self._position // HOP
+
+    def _take_up(self, features: Features, *, afresh: bool = False) -> None:
+        """Make the voice ready to speak the frame with these features, and the next two vectors."""
+        self._voice.describe(self._hop, features)
+        if afresh or self._voice.position != self._position:
+            self._voice.join(self._heard[-WARM_UP:], self._position)
+
+    def _run_on(self) -> npt.NDArray[np.float32]:
+        """What the first samples after the hole would have been without an end to it."""
+        onward = np.zeros(JOIN, np.float32)
+        if self._gain > 0:
+            onward += self._voice.speak(JOIN) * self._gain
+        if self._gain < 1:
+            onward += self._noise.noise(1)[:JOIN] * np.sqrt(1 - self._gain**2)
+        return onward
+
+    def _missed(self, pcm: PcmFrame) -> PcmFrame:
+        self._in_hole = True
+        # what was said is known better than it can be measured; the extractor just keeps up
+        self._extractor.process(pcm)
+        return self._hear(pcm)
+
+    def _hear(self, pcm: PcmFrame) -> PcmFrame:
+        self._heard[:-FRAME] = self._heard[FRAME:]
+        self._heard[-FRAME:] = pcm
+        self._position += FRAME
+        return pcm
