@@ -14,6 +14,7 @@ from aiortc.rtp import (
     RtcpSrPacket,
 )
 
+from app.net.bursts import BurstMetrics
 from app.net.clockmap import ClockMap, shares_wall_clock
 from app.net.rtcp import (
     SDES_CNAME,
@@ -25,6 +26,7 @@ from app.net.rtcp import (
     round_trip_time,
 )
 from app.net.rtp import RtpSender, SourceStatistics
+from app.net.xr import pack_voip_metrics
 from codec import RTP_CLOCK
 
 REPORTS_REMEMBERED = 64
@@ -85,10 +87,12 @@ class ReportExchange:
         self, now: float, ntp: int, source: SourceStatistics | None, source_ssrc: int | None
     ) -> bytes:
         blocks = []
+        extended = b""
         # only about sources heard since the previous report (RFC 3550 section 6.4)
         if source and source_ssrc is not None and source.received != self._received_before:
             self._received_before = source.received
             blocks.append(self._block(now, source, source_ssrc))
+            extended = self._extended(source, source_ssrc)
         first: RtcpSrPacket | RtcpRrPacket
         if self._we_sent():
             info = RtcpSenderInfo(
@@ -104,7 +108,14 @@ class ReportExchange:
         else:
             first = RtcpRrPacket(self._sender.ssrc, blocks)
         name = RtcpSourceInfo(self._sender.ssrc, [(SDES_CNAME, self.cname.encode())])
-        return bytes(first) + bytes(RtcpSdesPacket([name]))
+        return bytes(first) + bytes(RtcpSdesPacket([name])) + extended
+
+    def _extended(self, source: SourceStatistics, ssrc: int) -> bytes:
+        metrics = source.bursts.metrics()
+        if metrics is None:
+            return b""
+        round_trip = self.reception.round_trip if self.reception else None
+        return pack_voip_metrics(self._sender.ssrc, ssrc, metrics, round_trip)
 
     def _block(self, now: float, source: SourceStatistics, ssrc: int) -> RtcpReceiverInfo:
         statistics = source.report()
@@ -123,9 +134,14 @@ class ReportExchange:
         )
 
     def on_report(
-        self, report: RtcpSrPacket | RtcpRrPacket, name: str | None, arrival: float, ntp: int
+        self,
+        report: RtcpSrPacket | RtcpRrPacket,
+        name: str | None,
+        bursts: BurstMetrics | None,
+        arrival: float,
+        ntp: int,
     ) -> ReportReceived:
-        """`name` is the CNAME beside the report, `ntp` the wall-clock time at `arrival`."""
+        """`ntp` is the wall-clock time at `arrival`; CNAME and extended report come beside it."""
         sender: SenderInfo | None = None
         if isinstance(report, RtcpSrPacket):
             info = report.sender_info
@@ -144,7 +160,7 @@ class ReportExchange:
                 reception = self._read_block(block, ntp)
         if sender and reception and reception.round_trip is not None:
             self.clock_map.on_exchange(sender.ntp, arrival, reception.round_trip)
-        return ReportReceived(report.ssrc, sender, reception, arrival)
+        return ReportReceived(report.ssrc, sender, reception, bursts, arrival)
 
     def _read_block(self, block: RtcpReceiverInfo, ntp: int) -> ReceptionReport:
         answers_ours = block.lsr in self._sent

@@ -17,6 +17,9 @@ from aiortc.rtp import (
     RtcpSrPacket,
 )
 
+from app.net.bursts import BurstMetrics
+from app.net.xr import RTCP_XR, ExtendedReport, parse_extended_report
+
 NTP_UNIX_OFFSET = 2_208_988_800
 """Seconds from 1900 to 1970."""
 
@@ -30,7 +33,7 @@ SENDER_SHARE = 0.25
 COMPENSATION = 2.71828 - 1.5
 """Timer reconsideration makes the mean interval shorter by this factor (RFC 3550 section 6.3.1)."""
 
-RtcpPiece = RtcpSrPacket | RtcpRrPacket | RtcpSdesPacket | RtcpByePacket
+RtcpPiece = RtcpSrPacket | RtcpRrPacket | RtcpSdesPacket | RtcpByePacket | ExtendedReport
 
 
 def ntp_from_unix_ns(nanoseconds: int) -> int:
@@ -59,7 +62,7 @@ def round_trip_time(arrival: int, last_report: int, delay: int) -> float:
 
 
 def parse_compound(data: bytes) -> tuple[list[RtcpPiece], int]:
-    """The reports, descriptions and byes of a compound packet, and how many pieces of other types.
+    """The pieces of a compound packet that we know, and how many there are of other types.
 
     Raises ValueError if it fails a check of RFC 3550 appendix A.2 or a piece contradicts its
     length. Profile-specific extensions after the report blocks are passed over.
@@ -103,6 +106,8 @@ def _parse_piece(kind: int, count: int, body: bytes) -> RtcpPiece | None:
         return RtcpSdesPacket.parse(body, count)
     if kind == RTCP_BYE:
         return RtcpByePacket.parse(body, count)
+    if kind == RTCP_XR:
+        return parse_extended_report(body)
     return None
 
 
@@ -149,6 +154,8 @@ class ReportReceived:
     ssrc: int
     sender: SenderInfo | None
     reception: ReceptionReport | None
+    bursts: BurstMetrics | None
+    """What the peer says about loss in our stream over the last seconds, if it does."""
     arrival: float
     """Monotonic seconds."""
 

@@ -7,6 +7,7 @@ from random import Random
 
 from aiortc.rtp import RtpPacket, clamp_packets_lost
 
+from app.net.bursts import BurstMeter
 from codec import RTP_CLOCK
 
 MAX_DATAGRAM = 2048
@@ -119,6 +120,7 @@ class SourceStatistics:
         self.received = 0
         self.jitter = 0.0
         """Smoothed difference of transit times, ticks."""
+        self.bursts = BurstMeter()
         self._transit: tuple[float, int] | None = None
         self._lost_earlier = 0
         self._restart(sequence)
@@ -148,7 +150,9 @@ class SourceStatistics:
                 return False
             self._lost_earlier = self.lost
             self._restart(sequence)
+            self.bursts.restart()
         self.received += 1
+        self.bursts.update(self.highest_sequence + sequence_difference(sequence, self._highest))
         return True
 
     def update_jitter(self, timestamp: int, arrival: float) -> None:

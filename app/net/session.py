@@ -9,10 +9,12 @@ from random import Random
 
 from aiortc.rtp import RtcpByePacket, RtcpRrPacket, RtcpSdesPacket, RtcpSrPacket, RtpPacket
 
+from app.net.bursts import BurstMetrics
 from app.net.clockmap import ClockEstimate, ClockMap
 from app.net.reports import ReportExchange
 from app.net.rtcp import ByeReceived, ReportReceived, RtcpTimer, cname_in, parse_compound
 from app.net.rtp import MAX_DATAGRAM, RtpReceived, RtpSender, SourceStatistics, random_ssrc
+from app.net.xr import ExtendedReport
 from codec import RTP_CLOCK
 
 Event = RtpReceived | ReportReceived | ByeReceived
@@ -127,7 +129,8 @@ class RtpSession:
     def make_report(self, now: float, ntp: int) -> bytes:
         """A compound packet of SR or RR and SDES, and the timer set for the next.
 
-        `ntp` is the wall-clock time at `now`, 64-bit NTP (see `WallClock`).
+        If anything was received since the previous one, XR follows. `ntp` is the wall-clock time
+        at `now`, 64-bit NTP (see `WallClock`).
         """
         return self._reports.make_report(now, ntp, self._source, self._source_ssrc)
 
@@ -225,13 +228,16 @@ class RtpSession:
         self._reports.timer.account(len(data))
         self.last_heard = arrival
         name: str | None = None
+        bursts: BurstMetrics | None = None
         gone = False
         for piece in pieces:
             if isinstance(piece, RtcpSdesPacket):
                 name = cname_in(piece, ssrc) or name
+            elif isinstance(piece, ExtendedReport) and piece.ssrc == ssrc:
+                bursts = piece.bursts.get(self.ssrc, bursts)
             elif isinstance(piece, RtcpByePacket):
                 gone = gone or ssrc in piece.sources
-        events: list[Event] = [self._reports.on_report(report, name, arrival, ntp)]
+        events: list[Event] = [self._reports.on_report(report, name, bursts, arrival, ntp)]
         if gone:
             events.append(ByeReceived(ssrc, arrival))
             self._departed_ssrc = ssrc

@@ -149,11 +149,38 @@ def test_wireshark_reads_the_same_numbers(capture: Path) -> None:
     assert set(headers) == {"2\t111\t0\t0"} or set(headers) == {"2\t111\tFalse\tFalse"}
 
     kinds = tshark(capture, *HEURISTICS, "-Y", "rtcp", "-T", "fields", "-e", "rtcp.pt")
-    assert sorted(kinds) == ["200,202"] * 6 + ["200,202,203"] * 2
+    assert sorted(kinds) == ["200,202,207"] * 6 + ["200,202,207,203"] * 2
     lost = tshark(capture, *HEURISTICS, "-Y", "rtcp", "-T", "fields", "-e", "rtcp.ssrc.cum_nr")
     assert set(lost) == {"0"}
     names = tshark(capture, *HEURISTICS, "-Y", "rtcp", "-T", "fields", "-e", "rtcp.sdes.text")
     assert all(name.endswith("@" + host_token()) for name in names)
+
+
+@needs_tshark
+def test_wireshark_reads_the_burst_we_report(tmp_path: Path) -> None:
+    us, peer = (
+        RtpSession(
+            now=0.0, rng=Random(i), cname="me@here", payload_type=111, ssrc=i, peer_ssrc=3 - i
+        )
+        for i in (1, 2)
+    )
+    for i in range(200):
+        packet = us.packetise(b"opus", i * FRAME_TICKS, i * FRAME_SECONDS)
+        if not 100 <= i < 110 or i == 104:
+            peer.receive(packet, i * FRAME_SECONDS, 1 << 40)
+    writer = PcapWriter(tmp_path / "burst.pcap")
+    writer.write(peer.make_report(4.0, 1 << 40), (LOOPBACK, 5004), (LOOPBACK, 6000), 1.0)
+    writer.close()
+
+    names = ["burstdensity", "gapdensity", "burstduration", "rtdelay", "gmin", "rfactor"]
+    fields = [a for name in names for a in ("-e", f"rtcp.xr.voipmetrics.{name}")]
+    path = tmp_path / "burst.pcap"
+    (row,) = tshark(path, *HEURISTICS, "-T", "fields", "-e", "rtcp.xr.bt", *fields)
+    read = [float(value) for value in row.split("\t")]
+
+    assert read[:4] == [7, 230, 0, 200]  # 9 of 10 packets, in 1/256
+    assert read[4:7] == [0, 16, 127]
+    assert tshark(path, *HEURISTICS, *COMPLAINTS) == []
 
 
 @needs_tshark

@@ -127,8 +127,8 @@ def test_a_compound_is_taken_apart() -> None:
 
 
 def test_pieces_of_other_types_are_counted() -> None:
-    extended = struct.pack("!BBHL", 0x80, 207, 1, 1)
-    pieces, unknown = parse_compound(EMPTY_RR + extended + extended)
+    feedback = struct.pack("!BBHL", 0x80, 205, 1, 1)
+    pieces, unknown = parse_compound(EMPTY_RR + feedback + feedback)
 
     assert len(pieces) == 1
     assert unknown == 2

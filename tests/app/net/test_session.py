@@ -19,6 +19,7 @@ from app.net.reports import make_cname
 from app.net.rtcp import ByeReceived, ReportReceived, parse_compound
 from app.net.rtp import MAX_DATAGRAM, RtpReceived
 from app.net.session import DropReason, RtpSession
+from app.net.xr import ExtendedReport
 from codec import FRAME_SECONDS, FRAME_TICKS
 
 NTP_AT_ZERO = 3_900_000_000 << 32
@@ -228,7 +229,7 @@ def test_who_has_not_sent_reports_as_a_receiver_and_who_has_as_a_sender() -> Non
     ours = parse_compound(us.make_report(0.3, ntp(0.3)))[0]
     theirs = parse_compound(peer.make_report(0.3, ntp(0.3)))[0]
 
-    assert [type(piece) for piece in ours] == [RtcpRrPacket, RtcpSdesPacket]
+    assert [type(piece) for piece in ours] == [RtcpRrPacket, RtcpSdesPacket, ExtendedReport]
     assert [type(piece) for piece in theirs] == [RtcpSrPacket, RtcpSdesPacket]
     assert isinstance(theirs[0], RtcpSrPacket)
     assert theirs[0].sender_info.packet_count == 10
@@ -361,9 +362,9 @@ def test_counters_outlive_the_bye() -> None:
 
 def test_unknown_rtcp_beside_a_report_is_counted_and_the_report_is_read() -> None:
     us = session()
-    extended = struct.pack("!BBHL", 0x80, 207, 1, PEER)
+    feedback = struct.pack("!BBHL", 0x80, 205, 1, PEER)
 
-    only_report(us, bytes(RtcpRrPacket(PEER)) + extended, 1.0)
+    only_report(us, bytes(RtcpRrPacket(PEER)) + feedback, 1.0)
 
     assert us.dropped == {DropReason.UNKNOWN_RTCP: 1}
 
