@@ -25,7 +25,7 @@ from app.net.transport import Transport
 from app.options import CallOptions, Recovery
 from app.playout import MarkerProbe, Playout
 from app.priority import request_realtime
-from app.redundancy import RedundancyPolicy
+from app.redundancy import MAX_REACH, RedundancyPolicy
 from app.sender import EncodedFrame, Sender
 from codec import FRAME_SECONDS
 from codec.concealer import Concealer
@@ -118,7 +118,8 @@ class Call:
             lbrr=self.lbrr,
             dred=self.dred,
             dred_ms=options.dred_ms,
-            max_dred_ms=min(1000, remote.opus.dred_duration or 0),
+            max_dred_ms=min(MAX_REACH, remote.opus.dred_duration or 0),
+            total_bitrate=remote.opus.maxaveragebitrate,
             expected_loss=options.expected_loss,
         )
         redundancy = self._policy.current
@@ -193,9 +194,9 @@ class Call:
             await asyncio.to_thread(self._close)
 
     @property
-    def recording_error(self) -> str | None:
-        """Why nothing more is recorded, if so."""
-        return self._recorder.error if self._recorder else None
+    def output_error(self) -> str | None:
+        """Why nothing more is recorded or entered into the ledger, if so."""
+        return (self._recorder.error if self._recorder else None) or self._ledger.error
 
     # The source's thread
 

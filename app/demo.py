@@ -29,7 +29,9 @@ from codec import FRAME
 NETEM = "delay 25ms 4ms loss gemodel 6% 35%"
 """About 15 % of packets lost, in bursts of three on average: a bad Wi-Fi link."""
 
-BUFFER = "fixed:60"
+BUFFER = "fixed:100"
+"""Room for the packet after a burst of four to come before its first frame is due."""
+
 PATIENCE = 20.0
 """Seconds a side may take to get going, or to end, beyond the demo's own length."""
 
