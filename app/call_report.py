@@ -76,7 +76,7 @@ def snapshot(call: Call, peer: str) -> CallSnapshot:
         microphone=_level(call.sender.meter),
         speaker=_level(call.playout.meter),
         dred=dred_use(call),
-        note=call.recording_error,
+        note=call.output_error,
     )
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from random import SystemRandom
 
-from app.audio import AudioSink, AudioSource, Recorder, parse_sink, parse_source
+from app.audio import AudioError, AudioSink, AudioSource, Recorder, parse_sink, parse_source
 from app.audio.recording import WRITERS
 from app.call import Call, CallEnd, Ending
 from app.impairment import impaired_link
@@ -32,10 +34,12 @@ from app.net.transport import (
 from app.options import CallOptions, UsageError
 from app.redundancy import MAX_REACH
 from codec import SAMPLE_RATE
-from codec.libopus import load_libopus
+from codec.libopus import OpusUnavailable, load_libopus
 
 HEADERS_BITRATE = 8 * (20 + 8 + 12) * 50
 """bits/s of IP, UDP and RTP headers: part of a session's bandwidth (RFC 3550 section 6.2)."""
+
+logger = logging.getLogger(__name__)
 
 OnCall = Callable[[Call], None]
 """Told of a call about to run: the place to hang a view on it."""
@@ -155,16 +159,35 @@ class _Line:
 
 def check(options: CallOptions) -> None:
     """Raises what would otherwise fail only when a call comes in; changes no file."""
-    load_libopus(options.libopus)
+    try:
+        load_libopus(options.libopus)
+    except OpusUnavailable as error:
+        if options.libopus is None:
+            raise
+        raise UsageError(f"--libopus: {error}") from None
     parse_source(options.source)
     parse_sink(options.sink)
     for impairment in (options.outbound, options.inbound):
         impaired_link(impairment, options.seed, "")
     if options.record and options.record.suffix.lower() not in WRITERS:
         raise UsageError(f"--record: {options.record} is none of {', '.join(WRITERS)}")
-    for path in (options.record, options.ledger, options.pcap):
-        if path and not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise UsageError(f"{path} cannot be written")
+    for flag, path in (
+        ("--record", options.record),
+        ("--ledger", options.ledger),
+        ("--pcap", options.pcap),
+    ):
+        if path:
+            check_writable(flag, path)
+
+
+def check_writable(flag: str, path: Path) -> None:
+    """Raises UsageError if a file cannot be made or overwritten; does neither."""
+    if path.is_dir():
+        raise UsageError(f"{flag}: {path} is a folder")
+    if not path.exists() and not path.parent.is_dir():
+        raise UsageError(f"{flag}: {path}: there is no folder {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UsageError(f"{flag}: {path} cannot be written")
 
 
 async def call(options: CallOptions, host: str, port: int, on_call: OnCall) -> tuple[Call, CallEnd]:
@@ -194,6 +217,9 @@ class Listener:
         self._server = SignallingServer(host, port, self._on_offer, self._on_hang_up)
         self._agreed: asyncio.Queue[tuple[_Line, MediaDescription]] = asyncio.Queue(1)
         self._current: Call | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed = False
 
     async def start(self) -> int:
         """The TCP port it listens on. Raises CallError if it cannot be had."""
@@ -207,10 +233,12 @@ class Listener:
             return await line.run(remote, caller=False, on_call=self._begin)
         finally:
             self._current = None
-            self._server.end_call()
             line.close()
+            self._server.end_call()
+            self._idle.set()
 
     async def close(self) -> None:
+        self._closed = True
         await self._server.close()
 
     def _begin(self, call: Call) -> None:
@@ -218,9 +246,18 @@ class Listener:
         self._on_call(call)
 
     async def _on_offer(self, offer: Offer, caller: str) -> Answer:
+        # a caller may have hung up, which frees the line, while its call is still being put away
+        await self._idle.wait()
+        if self._closed:
+            raise CallError("nobody is listening any more")
         address = await local_address_towards(caller, offer.media.port)
-        line = await _Line.open(self.options, address, avoid_ssrc=offer.media.ssrc)
+        try:
+            line = await _Line.open(self.options, address, avoid_ssrc=offer.media.ssrc)
+        except AudioError as error:
+            logger.warning("a call from %s is refused: %s", caller, error)
+            raise CallError("there is no sound here") from None
         answer = offer.answer(line.description(), session_id=SystemRandom().getrandbits(62))
+        self._idle.clear()
         await self._agreed.put((line, offer.media))
         return answer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections import deque
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from app.options import UsageError
 from codec.frame import FrameSource
 
 FIELDS = ("playout_s", "timestamp", "source", "wait_ms", "decode_us", "delay_ms")
@@ -38,9 +40,17 @@ class Ledger:
     """
 
     def __init__(self, path: Path | None = None) -> None:
+        """Raises UsageError if the file cannot be made."""
+        self.error: str | None = None
+        """Why nothing more is written, if so: a full disk must not end a call."""
+        self._path = path
         self._pending: deque[LedgerEntry] = deque(maxlen=3000)
-        self._file: TextIO | None = path.open("w", newline="") if path else None
-        if self._file:
+        self._file: TextIO | None = None
+        if path:
+            try:
+                self._file = path.open("w", newline="")
+            except OSError as error:
+                raise UsageError(f"--ledger: {path}: {error.strerror}") from None
             csv.writer(self._file).writerow(FIELDS)
 
     def add(self, entry: LedgerEntry) -> None:
@@ -48,9 +58,23 @@ class Ledger:
             self._pending.append(entry)
 
     def flush(self) -> None:
-        if not self._file:
-            return
-        writer = csv.writer(self._file)
+        if self._file:
+            try:
+                self._write(self._file)
+            except OSError as error:
+                self._give_up(error)
+
+    def close(self) -> None:
+        self.flush()
+        if self._file:
+            try:
+                self._file.close()
+            except OSError as error:
+                self._give_up(error)
+            self._file = None
+
+    def _write(self, file: TextIO) -> None:
+        writer = csv.writer(file)
         while self._pending:
             entry = self._pending.popleft()
             writer.writerow(
@@ -63,13 +87,14 @@ class Ledger:
                     _rounded(entry.delay_ms),
                 )
             )
-        self._file.flush()
+        file.flush()
 
-    def close(self) -> None:
-        self.flush()
-        if self._file:
-            self._file.close()
-            self._file = None
+    def _give_up(self, error: OSError) -> None:
+        self.error = f"the ledger {self._path} ended: {error.strerror}"
+        file, self._file = self._file, None
+        if file:
+            with contextlib.suppress(OSError):  # what is buffered has nowhere to go
+                file.close()
 
 
 def read_ledger(path: Path) -> Iterator[LedgerEntry]:

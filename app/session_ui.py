@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from app import client
-from app.audio import Device
+from app.audio import AudioError, Device
 from app.call import Call, CallEnd
 from app.call_report import report, snapshot
 from app.liveview import LiveView
+from app.net.errors import CallError
 from app.options import CallOptions, UsageError
 from app.report import CallReport
 
@@ -28,7 +29,7 @@ async def call(
     options: CallOptions, *, host: str, port: int, json_to: str | None, quiet: bool
 ) -> int:
     """Places one call; exit status."""
-    _check_json(json_to)
+    check_json(json_to)
     client.check(options)
     screen = _Screen("call", quiet)
     screen.say(f"calling {host} port {port}")
@@ -46,7 +47,7 @@ async def listen(
     quiet: bool,
 ) -> int:
     """Takes one call, or with `keep` one after another until interrupted; exit status."""
-    _check_json(json_to)
+    check_json(json_to)
     client.check(options)
     screen = _Screen("listen", quiet)
     listener = client.Listener(options, host, port, screen.show)
@@ -56,7 +57,13 @@ async def listen(
     status = 0
     try:
         while True:
-            done, end = await listener.next_call()
+            try:
+                done, end = await listener.next_call()
+            except (AudioError, CallError) as error:
+                if not keep:
+                    raise
+                screen.say(str(error))
+                continue
             status = screen.finish(done, end, numbered_name(json_to, number))
             number += 1
             if not keep:
@@ -64,7 +71,7 @@ async def listen(
             listener.options = numbered(options, number)
     except asyncio.CancelledError:
         if number == 1:
-            raise
+            raise  # nobody has called
         return status
     finally:
         await listener.close()
@@ -86,10 +93,7 @@ class _Screen:
 
     def show(self, running: Call) -> None:
         """A call begins: Ctrl-C now hangs up, and the view opens."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(NotImplementedError):
-                loop.add_signal_handler(number, running.hang_up)
+        _on_interrupt(running.hang_up)
         self._peer = f"{running.remote.address} port {running.remote.port}"
         if not self._quiet:
             self._view = LiveView(lambda: snapshot(running, self._peer), self._console)
@@ -100,15 +104,26 @@ class _Screen:
         if self._view:
             self._view.stop()
             self._view = None
+        task = asyncio.current_task()
+        if task:
+            _on_interrupt(task.cancel)
         self.say(str(end))
-        if done.recording_error:
-            self.say(done.recording_error)
+        if done.output_error:
+            self.say(done.output_error)
         result = report(done, end, side=self._side, peer=self._peer, control=done.control)
         if json_to is not None:
             write_json(result, json_to)
         elif not self._quiet:
             print_table(result.table())
-        return 0 if end.ending.orderly and not done.recording_error else 1
+        return 0 if end.ending.orderly and not done.output_error else 1
+
+
+def _on_interrupt(handler: Callable[[], object]) -> None:
+    """What Ctrl-C and SIGTERM do from now on."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # no such thing on Windows
+            loop.add_signal_handler(number, handler)
 
 
 def write_json(result: CallReport, to: str) -> None:
@@ -124,7 +139,7 @@ def write_json(result: CallReport, to: str) -> None:
         raise UsageError(f"--json: {to}: {error.strerror}") from None
 
 
-def _check_json(to: str | None) -> None:
+def check_json(to: str | None) -> None:
     """Before the call, not after it."""
     if to is None or to == STDOUT:
         return
