@@ -72,6 +72,16 @@ class CallEnd:
         return f"{self.ending}: {self.detail}" if self.detail else str(self.ending)
 
 
+def load_models(options: CallOptions) -> None:
+    """Reads from disk what a call needs, a second's work: not to be done while the peer talks."""
+    load_libopus(options.libopus)
+    if options.recovery is not Recovery.OPUS_PLC:
+        Concealer()
+    if options.recovery.dred:
+        DredEncoder()
+        DredDecoder()
+
+
 class Call:
     """Runs on the event loop; the source's and the sink's threads do the codec work."""
 

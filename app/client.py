@@ -14,7 +14,7 @@ from random import SystemRandom
 
 from app.audio import AudioError, AudioSink, AudioSource, Recorder, parse_sink, parse_source
 from app.audio.recording import WRITERS
-from app.call import Call, CallEnd, Ending
+from app.call import Call, CallEnd, Ending, load_models
 from app.impairment import impaired_link
 from app.net.clockmap import host_token
 from app.net.errors import CallError
@@ -34,7 +34,7 @@ from app.net.transport import (
 from app.options import CallOptions, UsageError
 from app.redundancy import MAX_REACH
 from codec import SAMPLE_RATE
-from codec.libopus import OpusUnavailable, load_libopus
+from codec.libopus import OpusUnavailable
 
 HEADERS_BITRATE = 8 * (20 + 8 + 12) * 50
 """bits/s of IP, UDP and RTP headers: part of a session's bandwidth (RFC 3550 section 6.2)."""
@@ -158,9 +158,12 @@ class _Line:
 
 
 def check(options: CallOptions) -> None:
-    """Raises what would otherwise fail only when a call comes in; changes no file."""
+    """Raises what would otherwise fail only when a call comes in; changes no file.
+
+    Also loads what a call would otherwise spend its first second on.
+    """
     try:
-        load_libopus(options.libopus)
+        load_models(options)
     except OpusUnavailable as error:
         if options.libopus is None:
             raise

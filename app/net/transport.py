@@ -23,6 +23,9 @@ Receiver = Callable[[bytes, float], None]
 HELD = 64
 """Datagrams kept until it is known from whom and for whom they are: over a second of a call."""
 
+MAX_AGE = 5.0
+"""Seconds that a datagram may have waited for us to start or wake up; more is a clock set anew."""
+
 READS_PER_WAKEUP = 32
 """A flood must not keep the loop from its other work."""
 
@@ -219,7 +222,7 @@ def _arrival(ancillary: list[tuple[int, int, bytes]]) -> float:
             seconds, nanoseconds = struct.unpack("@qq", value)
             age: float = wall - (seconds + nanoseconds * 1e-9)
             # a wall clock set between the two readings must not move the datagram in time
-            if 0 <= age < 1:
+            if 0 <= age < MAX_AGE:
                 return now - age
     return now
 
