@@ -50,6 +50,11 @@ class ReportExchange:
         self.clock_map = ClockMap()
         self.sender_info: SenderInfo | None = None
         self.reception: ReceptionReport | None = None
+        self.round_trip: float | None = None
+        """Seconds, the latest measured."""
+        self.round_trips = 0
+        self.total_round_trip = 0.0
+        """Seconds, the sum of all measured."""
         self._sender = sender
         self._sent_before = (0, 0)
         self._received_before = 0
@@ -114,8 +119,7 @@ class ReportExchange:
         metrics = source.bursts.metrics()
         if metrics is None:
             return b""
-        round_trip = self.reception.round_trip if self.reception else None
-        return pack_voip_metrics(self._sender.ssrc, ssrc, metrics, round_trip)
+        return pack_voip_metrics(self._sender.ssrc, ssrc, metrics, self.round_trip)
 
     def _block(self, now: float, source: SourceStatistics, ssrc: int) -> RtcpReceiverInfo:
         statistics = source.report()
@@ -163,14 +167,18 @@ class ReportExchange:
         return ReportReceived(report.ssrc, sender, reception, bursts, arrival)
 
     def _read_block(self, block: RtcpReceiverInfo, ntp: int) -> ReceptionReport:
-        answers_ours = block.lsr in self._sent
-        round_trip = round_trip_time(ntp_short(ntp), block.lsr, block.dlsr)
+        round_trip = None
+        if block.lsr in self._sent:
+            round_trip = round_trip_time(ntp_short(ntp), block.lsr, block.dlsr)
+            self.round_trip = round_trip
+            self.round_trips += 1
+            self.total_round_trip += round_trip
         self.reception = ReceptionReport(
             fraction_lost=block.fraction_lost / 256,
             packets_lost=block.packets_lost,
             highest_sequence=block.highest_sequence,
             jitter=block.jitter / RTP_CLOCK,
-            round_trip=round_trip if answers_ours else None,
+            round_trip=round_trip,
         )
         return self.reception
 

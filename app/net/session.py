@@ -99,8 +99,8 @@ class RtpSession:
 
     @property
     def round_trip(self) -> float | None:
-        """Seconds, by the peer's latest report about our stream."""
-        return self._reports.reception.round_trip if self._reports.reception else None
+        """Seconds, by the peer's latest report that answers one of ours."""
+        return self._reports.round_trip
 
     @property
     def clock_map(self) -> ClockMap:
@@ -268,7 +268,9 @@ class RtpSession:
                 "packetsLost": reception.packets_lost if reception else None,
                 "fractionLost": reception.fraction_lost if reception else None,
                 "jitter": reception.jitter if reception else None,
-                "roundTripTime": reception.round_trip if reception else None,
+                "roundTripTime": self._reports.round_trip,
+                "totalRoundTripTime": self._reports.total_round_trip,
+                "roundTripTimeMeasurements": self._reports.round_trips,
             },
             "remote-outbound-rtp": {
                 "packetsSent": info.packets if info else None,

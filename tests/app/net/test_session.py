@@ -266,6 +266,24 @@ def test_loss_and_jitter_reach_the_sender() -> None:
     assert peer.stats()["inbound-rtp"]["packetsLost"] == 24
 
 
+def test_round_trips_are_summed_and_one_report_without_leaves_the_latest_known() -> None:
+    us, peer = session(), session(PEER, US)
+    talk(us, peer, range(10))
+    for sent, delay in ((1.0, 0.020), (2.0, 0.030)):
+        talk(us, peer, range(10))
+        peer.receive(us.make_report(sent, ntp(sent)), sent + delay, ntp(sent + delay))
+        answer = peer.make_report(sent + 0.5, ntp(sent + 0.5))
+        us.receive(answer, sent + 0.5 + delay, ntp(sent + 0.5 + delay))
+    stranger = session(PEER, US)
+    talk(us, stranger, range(20, 30))
+    us.receive(stranger.make_report(3.0, ntp(3.0)), 3.0, ntp(3.0))
+
+    measured = us.stats()["remote-inbound-rtp"]
+    assert measured["roundTripTimeMeasurements"] == 2
+    assert measured["roundTripTime"] == pytest.approx(0.060, abs=1e-4)
+    assert measured["totalRoundTripTime"] == pytest.approx(0.100, abs=1e-4)
+
+
 def test_a_source_that_has_not_been_heard_since_is_not_reported_on() -> None:
     us, peer = session(), session(PEER, US)
     talk(us, peer, range(5))
