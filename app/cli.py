@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import logging
 import signal
 import sys
@@ -40,9 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _input_errors() -> tuple[type[Exception], ...]:
     from app.audio import AudioError
+    from app.bench import BenchError
     from app.netem import NetemError
 
-    return UsageError, AudioError, NetemError
+    return UsageError, AudioError, BenchError, NetemError
 
 
 def _call_errors() -> tuple[type[Exception], ...]:
@@ -111,6 +113,36 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--json", metavar="FILE", help="write both sides' reports; - for stdout")
     demo.set_defaults(run=_demo)
+
+    bench = commands.add_parser("bench", help="what every stage costs on this machine")
+    bench.add_argument(
+        "--clip", type=Path, metavar="FILE", help="speech to work on (default: a bundled clip)"
+    )
+    bench.add_argument(
+        "--stage",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only stages whose name begins so, for example lpcnet; may be repeated",
+    )
+    bench.add_argument(
+        "--tight",
+        type=_seconds,
+        default=1.0,
+        metavar="S",
+        help="seconds in a tight loop per stage and signal, 0 to skip (default: %(default)g)",
+    )
+    bench.add_argument(
+        "--paced",
+        type=_seconds,
+        default=10.0,
+        metavar="S",
+        help="seconds at the pace of a call per round, 0 to skip (default: %(default)g)",
+    )
+    bench.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="write JSON (default: to stdout)"
+    )
+    bench.set_defaults(run=_bench)
 
     devices = commands.add_parser("devices", help="list audio devices")
     devices.set_defaults(run=_devices)
@@ -302,6 +334,28 @@ def _demo(parsed: argparse.Namespace) -> int:
     )
 
 
+def _bench(parsed: argparse.Namespace) -> int:
+    from app.bench import CLIP, bench_table, run_bench
+    from app.session_ui import STDOUT, check_json, print_table
+
+    check_json(parsed.json)
+    report = run_bench(
+        clip=parsed.clip or CLIP,
+        stages=parsed.stage,
+        tight_seconds=parsed.tight,
+        paced_seconds=parsed.paced,
+        realtime=True,
+        progress=lambda text: print(f"dredcall: {text}", file=sys.stderr),
+    )
+    if parsed.json is None:
+        print_table(bench_table(report))
+    elif parsed.json == STDOUT:
+        print(json.dumps(report))
+    else:
+        Path(parsed.json).write_text(json.dumps(report, indent=2) + "\n")
+    return OK
+
+
 def _devices(parsed: argparse.Namespace) -> int:
     from app.audio import list_devices
     from app.session_ui import device_table, print_table
@@ -353,6 +407,16 @@ def parse_peer(text: str) -> tuple[str, int]:
     if number == 0:
         raise UsageError(f"'{text}' is not HOST[:PORT]: nobody can be called on port 0")
     return host, number
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if 0 <= value <= 600:
+        return value
+    raise argparse.ArgumentTypeError(f"'{text}' is not 0-600 seconds")
 
 
 def _port(text: str) -> int:

@@ -152,7 +152,7 @@ class Vocoder:
         """Take up the voice of `played`, int16 [n], whose end is sample `position`.
 
         The first 17 samples only prime the predictor; the networks start from nothing and follow
-        the rest, so 40 ms do well.
+        the rest, so 20 to 40 ms do well.
         """
         primed = min(len(played), 17)
         self._state.prime(played[:primed])
