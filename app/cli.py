@@ -210,10 +210,9 @@ def _add_call_options(parser: argparse.ArgumentParser) -> None:
     )
     coding.add_argument(
         "--buffer",
-        type=parse_buffer,
-        default=30.0,
+        default="fixed:30",
         metavar="fixed:MS",
-        help="jitter buffer, 0-2000 ms (default: fixed:30); raise it when packets come unevenly",
+        help="jitter buffer, 0-2000 ms (default: %(default)s); raise it when packets come unevenly",
     )
 
     network = parser.add_argument_group("network")
@@ -287,7 +286,7 @@ def _options(parsed: argparse.Namespace) -> CallOptions:
         expected_loss=parsed.expected_loss,
         recovery=parsed.recovery,
         dred_ms=parsed.dred_ms,
-        buffer_ms=parsed.buffer,
+        buffer_ms=parse_buffer(parsed.buffer),
         outbound=impairment(parsed.netem, parsed.loss_trace),
         inbound=impairment(parsed.netem_in, parsed.loss_trace_in),
         seed=parsed.seed,

@@ -20,10 +20,11 @@ from rich.console import Console
 from rich.table import Table
 
 from app.ledger import read_ledger
+from app.net.errors import CallError
 from app.netem import parse_netem
 from app.options import UsageError
 from app.picture import CallTrace, PictureSide, draw_call
-from app.session_ui import print_table
+from app.session_ui import check_json, print_table
 from codec import FRAME
 
 NETEM = "delay 25ms 4ms loss gemodel 6% 35%"
@@ -32,7 +33,7 @@ NETEM = "delay 25ms 4ms loss gemodel 6% 35%"
 BUFFER = "fixed:100"
 """Room for the packet after a burst of four to come before its first frame is due."""
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds a side may take to get going, or to end, beyond the demo's own length."""
 
 SIDES = ("listen", "call")
@@ -57,7 +58,7 @@ def run_demo(
 ) -> int:
     """Runs both sides and shows what became of every frame; exit status.
 
-    Raises UsageError or NetemError before anything is started.
+    Raises UsageError or NetemError before anything is started, CallError if a side fails.
     """
     if not 3 <= seconds <= 3600:
         raise UsageError(f"--seconds: {seconds:g} is not between 3 and 3600 s")
@@ -67,6 +68,7 @@ def run_demo(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out: {out}: {error.strerror}") from None
+    check_json(json_to)
 
     console = Console(stderr=True)
     console.print(f"[bold]dredcall demo[/]: two processes, {seconds:g} s, each way: {spec}")
@@ -90,12 +92,15 @@ def run_demo(
             quiet=False,
         )
         stack.callback(_stop, caller)
-        for process in (caller, listener):
-            process.wait(timeout=seconds + PATIENCE)
-    for side, process in zip(SIDES, (listener, caller), strict=True):
+        processes = dict(zip(SIDES, (listener, caller), strict=True))
+        for side in reversed(SIDES):
+            try:
+                processes[side].wait(timeout=seconds + PATIENCE)
+            except subprocess.TimeoutExpired:
+                raise CallError(f"the {side} side does not end") from None
+    for side, process in processes.items():
         if process.returncode:
-            console.print(f"dredcall: the {side} side ended with status {process.returncode}")
-            return 1
+            raise CallError(f"the {side} side ended with status {process.returncode}")
     _show(out, json_to)
     return 0
 
@@ -128,7 +133,7 @@ def _bound_port(listener: subprocess.Popen[str]) -> int:
             threading.Thread(target=_pass_on, args=(listener.stderr,), daemon=True).start()
             return int(match[1])
         sys.stderr.write(line)
-    raise UsageError(f"the listening side ended with status {listener.wait()}")
+    raise CallError(f"the listen side ended with status {listener.wait()}")
 
 
 def _pass_on(lines: IO[str]) -> None:
@@ -185,8 +190,8 @@ def _table(reports: Mapping[str, dict[str, Any]]) -> Table:
     for side in reports:
         table.add_column(side, justify="right")
     rows = [_rows(report) for report in reports.values()]
-    for label in rows[0]:
-        table.add_row(label, *(row[label] for row in rows))
+    for label in max(rows, key=len):
+        table.add_row(label, *(row.get(label, "-") for row in rows))
     return table
 
 
@@ -204,11 +209,15 @@ def _rows(report: dict[str, Any]) -> dict[str, str]:
         "  rebuilt from LBRR": _share(frames["lbrr"], played),
         "  rebuilt from DRED": _share(frames["dred"], played),
         "  concealed": _share(frames["plc"], played),
-        "mouth to ear, p50 / p95": f"{delay['p50']:.1f} / {delay['p95']:.1f} ms",
+        "mouth to ear, p50 / p95": f"{delay['p50']:.1f} / {delay['p95']:.1f} ms"
+        if delay["frames"]
+        else "unknown",
         "  by markers in the sound": f"{markers['p50']:.1f} ms ({markers['heard']} heard)"
         if markers["heard"]
         else "none heard",
-        "bitrate sent, Opus + DRED": f"{sent['opus'] / 1e3:.1f} + {sent['dred'] / 1e3:.1f} kb/s",
+        "bitrate sent, Opus + DRED": f"{sent['opus'] / 1e3:.1f} + {sent['dred'] / 1e3:.1f} kb/s"
+        if sent
+        else "-",
         "deadlines missed": f"{deadline['missed']} of {deadline['total']}",
     }
     if deadline["missed"]:
