@@ -12,8 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.dred import (
-    EXPERIMENTAL_ID,
-    PREFIX,
     DredDecoder,
     DredEncoder,
     DredFeatures,
@@ -23,6 +21,7 @@ from codec.dred import (
     dred_kind,
 )
 from codec.dred_model import DredModel, DredModelError
+from codec.dred_packet import EXPERIMENTAL_ID, PREFIX
 from codec.extensions import Extension, with_extensions
 from codec.features import PERIODICITY, PITCH, FeatureExtractor
 

@@ -145,7 +145,9 @@ def test_any_bytes_give_bounded_laplace_values(data: bytes, p0: int, r: int) -> 
 def test_a_likely_zero_costs_what_its_probability_says() -> None:
     encoder = RangeEncoder()
     before = encoder.tell()
-    encoder.laplace(np.zeros(100, np.int32), np.full(100, 192, np.uint8), np.full(100, 80, np.uint8))
+    encoder.laplace(
+        np.zeros(100, np.int32), np.full(100, 192, np.uint8), np.full(100, 80, np.uint8)
+    )
     expected = 100 * np.log2(256 / 192)
     assert encoder.tell() - before == pytest.approx(expected, abs=1.5)
 
