@@ -73,7 +73,7 @@ class Concealer:
         self._predictor = FeaturePredictor(predictor)
         self._extractor = FeatureExtractor()
         self._noise = ComfortNoise(seed)
-        self._heard = np.zeros(WARM_UP + FRAME, np.int16)
+        self._heard = np.zeros(2 * FRAME, np.int16)
         self._position = 0
         self._in_hole = False
         self._predicted = GONE
@@ -104,14 +104,15 @@ class Concealer:
         gain = prediction_gain(self._predicted)
         guesses = self._predictor.tell_lost(HOPS)
         ahead = self._predictor.foresee(AHEAD)
-        spoken = np.zeros(FRAME, np.float32)
+        mix = np.zeros(FRAME, np.float32)
         if gain[0] > 0:
             self._take_up(np.concatenate([guesses, ahead]))
-            spoken = self._voice.speak(FRAME) * gain
-        pcm = np.clip(spoken + self._noise.noise(HOPS) * np.sqrt(1 - gain**2), -32768, 32767)
+            mix += self._voice.speak(FRAME) * gain
+        if gain[-1] < 1:
+            mix += self._noise.noise(HOPS) * np.sqrt(1 - gain**2)
         self._predicted += FRAME
         self._gain = float(gain[-1])
-        return self._missed(np.rint(pcm).astype(np.int16))
+        return self._missed(np.rint(np.clip(mix, -32768, 32767)).astype(np.int16))
 
     def rebuild(self, features: Features) -> PcmFrame:
         """A missing frame, int16 [320], whose features are known, float32 [2 or more, 20].
@@ -159,7 +160,7 @@ class Concealer:
         return self._hear(pcm)
 
     def _hear(self, pcm: PcmFrame) -> PcmFrame:
-        self._heard[:-FRAME] = self._heard[FRAME:]
+        self._heard[:FRAME] = self._heard[FRAME:]
         self._heard[-FRAME:] = pcm
         self._position += FRAME
         return pcm

@@ -104,7 +104,7 @@ def test_joints_stand_out_no_more_than_speech_does(speech: Pcm, fate: str) -> No
     clean = clicks(speech, speech, fate)
     heard = clicks(play(Concealer(), speech, fate), speech, fate)
     assert np.quantile(heard, 0.9) < 1.25 * np.quantile(clean, 0.9)
-    assert heard.max() < 1.8
+    assert heard.max() < 2.5
 
 
 def test_a_hole_left_empty_would_be_counted_as_clicks(speech: Pcm) -> None:
