@@ -1,1 +1,1 @@
-"""Tests through a real sound server; they need PulseAudio and PortAudio (see .ci/install-test-tools)."""
+"""Tests through a real sound server: PulseAudio and PortAudio, see .ci/install-test-tools."""
