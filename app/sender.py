@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.audio.base import CapturedFrame
+from app.audio.base import CapturedFrame, silent_frame
 from app.marker import MarkerInjector
 from app.meter import LevelMeter
 from app.redundancy import Redundancy
@@ -13,6 +13,7 @@ from codec import FRAME_SECONDS, FRAME_TICKS, RTP_CLOCK, SAMPLE_RATE
 from codec.dred import DredEncoder, attach_dred
 from codec.frame import PcmFrame
 from codec.opus import OpusEncoder
+from jitterbuffer.plan import DRED_REACH
 
 RESYNC = 3 * FRAME_SECONDS
 """Seconds. Capture this much later than expected means lost frames, not a drifting clock."""
@@ -53,7 +54,7 @@ class Sender:
         self._ended = ended
         self._clock = clock
         self._injector = injector
-        self._marker_origin = rtp_origin // TICKS_PER_SAMPLE
+        self._rtp_origin = rtp_origin
         self._next_timestamp = 0
         self._expected_at: float | None = None
         self._redundancy = redundancy
@@ -81,8 +82,9 @@ class Sender:
         self._skip_lost_capture(frame.captured_at)
         pcm = frame.pcm
         if self._injector:
-            first_sample = self._marker_origin + self._next_timestamp // TICKS_PER_SAMPLE
-            pcm = self._injector.mix(pcm, first_sample)
+            # the time on the wire, which wraps: the peer may never have seen the one before
+            wire = (self._rtp_origin + self._next_timestamp) & 0xFFFF_FFFF
+            pcm = self._injector.mix(pcm, wire // TICKS_PER_SAMPLE)
         self.meter.update(pcm)
         payload = self._encode(pcm)
         self.frames += 1
@@ -119,5 +121,10 @@ class Sender:
         if self._expected_at is not None:
             gap = captured_at - self._expected_at
             if gap > RESYNC:
-                self._next_timestamp += round(gap / FRAME_SECONDS) * FRAME_TICKS
+                frames = round(gap / FRAME_SECONDS)
+                self._next_timestamp += frames * FRAME_TICKS
+                if self._dred:
+                    # DRED counts back from now: what was not captured takes its place as silence
+                    for _ in range(min(frames, DRED_REACH)):
+                        self._dred.push(silent_frame())
         self._expected_at = captured_at + FRAME_SECONDS

@@ -1,0 +1,161 @@
+"""What is heard, and the books that are kept of it, under a clock of the test's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.audio import Recorder
+from app.delay import DelayAccount
+from app.ledger import Ledger, read_ledger
+from app.marker import MarkerInjector
+from app.net.clockmap import ClockEstimate
+from app.playout import MarkerProbe, Playout
+from codec import FRAME, FRAME_SECONDS, FRAME_TICKS, RTP_CLOCK
+from codec.frame import FrameSource, PcmFrame
+from codec.opus import OpusDecoder, OpusEncoder
+from codec.receiver import SpeechDecoder
+from jitterbuffer import JitterBuffer, MediaPacket
+from tests.app.calls import MAN, clip, read_wav
+
+ORIGIN = 2**32 - 48_000
+"""RTP timestamp of media time 0: it wraps after a second."""
+
+NETWORK = 0.010
+TARGET = 0.060
+
+
+class Receiver:
+    """A buffer, a decoder and a playout, fed by an encoder over a link of constant delay."""
+
+    def __init__(self, tmp_path: Path, *, probe: MarkerProbe | None = None) -> None:
+        self.now = 0.0
+        self.encoder = OpusEncoder(expected_loss=20)
+        self.buffer = JitterBuffer(target_delay=TARGET)
+        self.delay = DelayAccount(self.encoder.lookahead)
+        self.ledger_path = tmp_path / "frames.csv"
+        self.ledger = Ledger(self.ledger_path)
+        self.recorder = Recorder(tmp_path / "heard.wav")
+        self.playout = Playout(
+            self.buffer,
+            SpeechDecoder(OpusDecoder()),
+            captured_at=self.captured_at,
+            clock=self.clock,
+            delay=self.delay,
+            ledger=self.ledger,
+            recorder=self.recorder,
+            probe=probe,
+        )
+        self.heard: list[PcmFrame] = []
+
+    def captured_at(self, timestamp: int) -> ClockEstimate | None:
+        return ClockEstimate((timestamp - ORIGIN) / RTP_CLOCK, 1e-4)
+
+    def clock(self) -> float:
+        """Each look at it takes a millisecond."""
+        self.now += 0.001
+        return self.now
+
+    def run(self, said: list[PcmFrame], lost: set[int] = frozenset()) -> None:  # type: ignore[assignment]
+        """Says, sends and plays frame by frame; then plays what is still in the buffer."""
+        ticks = len(said) + round((NETWORK + TARGET) / FRAME_SECONDS) + 1
+        for n in range(ticks):
+            if n < len(said):
+                payload = self.encoder.encode(said[n])
+                arrival = (n + 1) * FRAME_SECONDS + NETWORK
+                if n not in lost:
+                    timestamp = (ORIGIN + n * FRAME_TICKS) % 2**32
+                    self.buffer.push(MediaPacket(n, timestamp, 1, payload), arrival)
+            else:
+                self.playout.draining = True
+            self.now = (n + 1) * FRAME_SECONDS + NETWORK
+            self.heard.append(self.playout.render(self.now))
+        self.ledger.close()
+        self.recorder.close()
+
+
+def speech(frames: int) -> list[PcmFrame]:
+    return [*clip(MAN)[8000:][: FRAME * frames].reshape(-1, FRAME)]
+
+
+def test_frames_are_counted_by_how_they_were_obtained_and_entered_into_the_ledger(
+    tmp_path: Path,
+) -> None:
+    receiver = Receiver(tmp_path)
+    receiver.run(speech(60), lost={20, 40, 41})
+    entries = list(read_ledger(receiver.ledger_path))
+    frames = receiver.playout.frames
+    assert frames[FrameSource.PACKET] == 57
+    assert frames[FrameSource.LBRR] == 2
+    assert frames[FrameSource.PLC] == 1
+    assert sum(frames.values()) == len(entries)
+    by_slot = {(entry.timestamp - ORIGIN) // FRAME_TICKS: entry for entry in entries}
+    assert by_slot[20].source is FrameSource.LBRR
+    assert by_slot[40].source is FrameSource.PLC
+    assert by_slot[41].source is FrameSource.LBRR
+    assert by_slot[59].timestamp > 2**32  # extended over the wrap
+    assert by_slot[30].wait_ms == pytest.approx(1e3 * TARGET)
+    assert by_slot[20].wait_ms == pytest.approx(1e3 * (TARGET - FRAME_SECONDS))
+    assert by_slot[40].wait_ms is None
+    assert by_slot[30].decode_us == pytest.approx(1000)
+    total = FRAME_SECONDS + NETWORK + TARGET + receiver.delay.lookahead
+    assert by_slot[30].delay_ms == pytest.approx(1e3 * total)
+    assert receiver.delay.summary().p50 == pytest.approx(total, abs=1e-3)
+
+
+def test_after_the_end_what_has_arrived_is_played_and_nothing_made_up(tmp_path: Path) -> None:
+    receiver = Receiver(tmp_path)
+    receiver.run(speech(30))
+    sources = [entry.source for entry in read_ledger(receiver.ledger_path)]
+    assert sources[-30:] == [FrameSource.PACKET] * 30
+    assert set(sources[:-30]) == {FrameSource.SILENCE}
+    assert not receiver.playout.render(99.0).any()
+    assert sum(receiver.playout.frames.values()) == len(sources)
+
+
+def test_the_recording_is_what_was_heard(tmp_path: Path) -> None:
+    receiver = Receiver(tmp_path)
+    receiver.run(speech(30), lost={7})
+    recorded = read_wav(tmp_path / "heard.wav")
+    heard = np.concatenate(receiver.heard)
+    assert len(recorded) == FRAME * len(list(read_ledger(receiver.ledger_path)))
+    assert np.array_equal(recorded, heard[: len(recorded)])
+
+
+def test_processing_is_timed_from_arrival_to_the_end_of_decoding(tmp_path: Path) -> None:
+    receiver = Receiver(tmp_path)
+    receiver.run(speech(30))
+    # rendered at the playout instant, with two looks at the clock
+    per_frame = TARGET + 0.002
+    assert receiver.playout.processing_delay == pytest.approx(30 * FRAME * per_frame)
+
+
+def test_a_peer_whose_clock_is_not_known_yet_is_played_without_a_delay(tmp_path: Path) -> None:
+    receiver = Receiver(tmp_path)
+    receiver.playout = Playout(
+        receiver.buffer,
+        SpeechDecoder(OpusDecoder()),
+        captured_at=lambda timestamp: None,
+        clock=receiver.clock,
+        delay=receiver.delay,
+        ledger=receiver.ledger,
+    )
+    receiver.run(speech(20))
+    assert {entry.delay_ms for entry in read_ledger(receiver.ledger_path)} == {None}
+    assert receiver.delay.summary().frames == 0
+
+
+def test_markers_measure_the_delay_that_the_books_say(tmp_path: Path) -> None:
+    probe = MarkerProbe()
+    receiver = Receiver(tmp_path, probe=probe)
+    injector = MarkerInjector()
+    said = [
+        injector.mix(frame, (ORIGIN + n * FRAME_TICKS) % 2**32 // 3)
+        for n, frame in enumerate(speech(110) + speech(110))
+    ]
+    receiver.run(said, lost={30, 31, 90})
+    total = FRAME_SECONDS + NETWORK + TARGET + receiver.delay.lookahead
+    assert len(probe.delays) >= 4
+    assert np.abs(np.array(probe.delays) - total).max() < 0.001
