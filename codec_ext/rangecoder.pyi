@@ -68,9 +68,7 @@ class RangeDecoder:
     def icdf(self, table: Sequence[int], bits: int) -> int: ...
     def uint(self, total: int) -> int: ...
     def bits(self, count: int) -> int: ...
-    def laplace(
-        self, p0: npt.NDArray[np.uint8], r: npt.NDArray[np.uint8]
-    ) -> npt.NDArray[np.int32]:
+    def laplace(self, p0: npt.NDArray[np.uint8], r: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
         """Values int32 [n] in [-LIMIT, LIMIT]."""
 
     def tell(self) -> int:
