@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -40,10 +40,10 @@ class Settings:
 
     rate: float = 1e-3
     """Adam's step at the start; it falls as 1 / (1 + 2p) with the progress p, then linearly."""
-    anneal: float = 0.2
+    anneal: float = 0.3
     """Share of the run, at its end, in which the rate falls to 3 % of what it was."""
     batch: int = 32
-    """Sequences per update; twice as many in the last quarter, for less noise."""
+    """Sequences per update."""
     frames: int = 15
     """Length of a sequence in 10 ms frames, from a zero state."""
     noise: float = 1.0
@@ -56,7 +56,7 @@ class Settings:
     prune_every: int = 20
     quantise_from: float = 1.1
     """Progress from which the large matrices are rounded to 8 bits in the forward pass."""
-    ema: float = 0.999
+    ema: float = 0.998
     """Decay per update of the averaged weights, the ones that are validated and exported."""
     validation: int = 256
     """Sequences that are validated on."""
@@ -130,11 +130,10 @@ class Trainer:
             return s.rate * warm / (1 + 2 * progress)
         return s.rate / (1 + 2 * hold) * max(0.03, (1 - progress) / s.anneal)
 
-    def batch_size(self, progress: float) -> int:
-        return self.settings.batch * (1 if progress < 0.75 else 2)
-
-    def draw(self, update: int, size: int) -> Batch:
-        return self.samplers["train"].draw(size, (self.settings.seed, update), self.settings.noise)
+    def draw(self, update: int) -> Batch:
+        """The batch of that update; it depends on nothing else but settings and data."""
+        s = self.settings
+        return self.samplers["train"].draw(s.batch, (s.seed, update), s.noise)
 
     def update(self, batch: Batch, progress: float) -> tuple[float, float]:
         """One step of Adam; -> loss in nats per sample, gradient norm."""
@@ -263,14 +262,10 @@ def train(
     recent: list[tuple[float, float]] = []
     # the next batch is prepared while the kernel runs, which holds no lock of the interpreter
     with ThreadPoolExecutor(1) as pool:
-
-        def prepare(update: int) -> Future[Batch]:
-            return pool.submit(trainer.draw, update, trainer.batch_size(trainer.progress(budget)))
-
-        coming = prepare(trainer.updates)
+        coming = pool.submit(trainer.draw, trainer.updates)
         while (progress := trainer.progress(budget)) < 1:
             batch = coming.result()
-            coming = prepare(trainer.updates + 1)
+            coming = pool.submit(trainer.draw, trainer.updates + 1)
             recent.append(trainer.update(batch, progress))
             now = clock()
             trainer.wall_seconds = wall_before + now - started
@@ -314,6 +309,8 @@ def _parser() -> argparse.ArgumentParser:
     budget.add_argument("--minutes", type=float, help="of wall clock, in all")
     budget.add_argument("--end", metavar="HH:MM", help="time of day at which to have finished")
     p.add_argument("--rate", type=float, default=d.rate, help="Adam's step (default %(default)g)")
+    p.add_argument("--anneal", type=float, default=d.anneal, help="share of the run it falls in")
+    p.add_argument("--ema", type=float, default=d.ema, help="decay of the averaged weights")
     p.add_argument(
         "--batch", type=int, default=d.batch, help="sequences per update, a multiple of 16"
     )
@@ -352,6 +349,8 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(1)  # the cores belong to the kernel's own threads
         settings = Settings(
             rate=arguments.rate,
+            anneal=arguments.anneal,
+            ema=arguments.ema,
             batch=arguments.batch,
             density=tuple(arguments.density),
             prune_first=arguments.prune[0],

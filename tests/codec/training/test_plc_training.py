@@ -96,10 +96,10 @@ def test_an_untrained_predictor_repeats_the_last_frame(small_data: Path) -> None
 def test_training_decreases_the_error(small_data: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     data = Dataset.open(small_data)
-    settings = Settings(batch=8, frames=60, rate=5e-3)
+    settings = Settings(batch=4, frames=40, rate=5e-3)
     ticks = iter(range(1000))
     # a clock of two seconds an update: it is read twice each
-    model = train(data, tmp_path, settings, minutes=2.0, clock=lambda: float(next(ticks)))
+    model = train(data, tmp_path, settings, minutes=1.5, clock=lambda: float(next(ticks)))
     held_out = Batches(data, "train", 60).draw(16, (9, 9))
     with torch.no_grad():
         trained = loss_of(model, *held_out)
