@@ -273,6 +273,7 @@ class Call:
         patience = now + self.options.buffer_ms / 1e3 + 2 * FRAME_SECONDS
         while len(self.buffer) and time.monotonic() < patience:
             await asyncio.sleep(FRAME_SECONDS / 4)
+        await asyncio.sleep(self.playout.lead.seconds)  # what has been rendered is yet to be heard
         return end
 
     def _close(self) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 
 from app.audio.base import silent_frame
 from app.audio.recording import Recorder
+from app.audio.sink import LEAD
 from app.delay import DelayAccount, FrameTiming
 from app.ledger import Ledger, LedgerEntry
 from app.marker import MarkerDetector, MarkerGrid
@@ -16,6 +18,37 @@ from codec import FRAME, RTP_CLOCK
 from codec.frame import FrameSource, PcmFrame
 from codec.receiver import SpeechDecoder
 from jitterbuffer import JitterBuffer
+
+
+class Lead:
+    """How far ahead of the ear frames are rendered, beyond the time that making one may take.
+
+    Devices want sound long before they play it, and some take several frames at once. The jitter
+    buffer is asked for a frame that much earlier than it is heard, so that it never waits for
+    packets that cannot have arrived. The most of the last 5 to 10 s counts, so that the buffer
+    sees an even clock.
+    """
+
+    PERIOD = 5.0
+    STEP = 0.005
+    """Seconds. A shrinking lead is followed in steps, a growing one at once."""
+    LONGEST = 1.0
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._since = -math.inf
+        self._recent = self._before = 0.0
+
+    def update(self, playout_at: float, now: float) -> float:
+        """Takes in that the frame heard at `playout_at` is asked for `now`; the lead."""
+        if now - self._since >= self.PERIOD:
+            self._since, self._before, self._recent = now, self._recent, 0.0
+        lead = min(self.LONGEST, playout_at - now - LEAD)
+        self._recent = max(self._recent, lead)
+        most = max(self._recent, self._before)
+        if most > self.seconds or most < self.seconds - self.STEP:
+            self.seconds = most
+        return self.seconds
 
 
 class Playout:
@@ -41,6 +74,7 @@ class Playout:
         self._recorder = recorder
         self._probe = probe
         self._began: float | None = None
+        self.lead = Lead()
         self.draining = False
         """The call is over: what has arrived is still played, what has not is not made up."""
         self.meter = LevelMeter()
@@ -53,8 +87,9 @@ class Playout:
         """The frame heard from `playout_at` (monotonic) on."""
         if self.draining and not len(self._buffer):
             return silent_frame()
-        plan = self._buffer.pull(playout_at)
         before = self._clock()
+        lead = self.lead.update(playout_at, before)
+        plan = self._buffer.pull(playout_at - lead)
         pcm, source = self._decoder.carry_out(plan)
         done = self._clock()
         decode_seconds = done - before
@@ -75,6 +110,7 @@ class Playout:
                 captured_at=captured.instant if captured else None,
                 arrival=plan.arrival if source is FrameSource.PACKET else None,
                 decode_seconds=decode_seconds,
+                output_latency=lead,
             )
         )
         self._enter(playout_at, plan.timestamp, source, plan.arrival, decode_seconds, total)

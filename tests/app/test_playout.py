@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from app.audio import Recorder
-from app.delay import DelayAccount
+from app.delay import DelayAccount, Stage
 from app.ledger import Ledger, read_ledger
 from app.marker import MarkerInjector
 from app.net.clockmap import ClockEstimate
-from app.playout import MarkerProbe, Playout
+from app.playout import Lead, MarkerProbe, Playout
 from codec import FRAME, FRAME_SECONDS, FRAME_TICKS, RTP_CLOCK
 from codec.frame import FrameSource, PcmFrame
 from codec.opus import OpusDecoder, OpusEncoder
@@ -58,8 +59,13 @@ class Receiver:
         self.now += 0.001
         return self.now
 
-    def run(self, said: list[PcmFrame], lost: set[int] = frozenset()) -> None:  # type: ignore[assignment]
-        """Says, sends and plays frame by frame; then plays what is still in the buffer."""
+    def run(
+        self, said: list[PcmFrame], lost: AbstractSet[int] = frozenset(), ahead: float = 0.0
+    ) -> None:
+        """Says, sends and plays frame by frame; then plays what is still in the buffer.
+
+        Frames are heard `ahead` seconds after they were asked for.
+        """
         ticks = len(said) + round((NETWORK + TARGET) / FRAME_SECONDS) + 1
         for n in range(ticks):
             if n < len(said):
@@ -71,7 +77,7 @@ class Receiver:
             else:
                 self.playout.draining = True
             self.now = (n + 1) * FRAME_SECONDS + NETWORK
-            self.heard.append(self.playout.render(self.now))
+            self.heard.append(self.playout.render(self.now + ahead))
         self.ledger.close()
         self.recorder.close()
 
@@ -130,6 +136,40 @@ def test_processing_is_timed_from_arrival_to_the_end_of_decoding(tmp_path: Path)
     # rendered at the playout instant, with two looks at the clock
     per_frame = TARGET + 0.002
     assert receiver.playout.processing_delay == pytest.approx(30 * FRAME * per_frame)
+
+
+@pytest.mark.parametrize("ahead", [0.004, 0.06, 0.2])
+def test_a_device_that_wants_its_sound_early_adds_its_own_delay_and_loses_nothing(
+    tmp_path: Path, ahead: float
+) -> None:
+    receiver = Receiver(tmp_path)
+    receiver.run(speech(60), ahead=ahead)
+    entries = list(read_ledger(receiver.ledger_path))
+    assert receiver.playout.frames[FrameSource.PACKET] == 60
+    assert receiver.playout.frames[FrameSource.PLC] == 0
+    beyond = max(0.0, ahead - 0.005 - 0.001)  # of what making a frame may take; one look at a clock
+    total = FRAME_SECONDS + NETWORK + TARGET + receiver.delay.lookahead + beyond
+    late = entries[-1].delay_ms
+    assert late is not None
+    assert 0 <= late / 1e3 - total < FRAME_SECONDS
+    summary = receiver.delay.summary()
+    assert summary.breakdown[Stage.DEVICE] == pytest.approx(beyond)
+    parts = [part for part in summary.breakdown.values() if part is not None]
+    assert sum(parts) == pytest.approx(summary.mean)
+
+
+def test_the_lead_grows_at_once_and_shrinks_when_it_has_been_less_for_long() -> None:
+    lead = Lead()
+    now = 100.0
+    assert lead.update(now + 0.005, now) == 0.0
+    assert lead.update(now + 0.105, now) == pytest.approx(0.1)
+    followed = []
+    for tick in range(600):
+        now = 100.0 + 0.02 * tick
+        followed.append(lead.update(now + 0.085 - 0.02 * (tick % 3), now))
+    assert followed[:200] == pytest.approx([0.1] * 200)
+    assert followed[-1] == pytest.approx(0.08)
+    assert len({round(value, 6) for value in followed}) == 2
 
 
 def test_a_peer_whose_clock_is_not_known_yet_is_played_without_a_delay(tmp_path: Path) -> None:
