@@ -259,7 +259,8 @@ class Call:
     def _watch_peer(self, now: float) -> None:
         heard = max(self._began, self.session.last_heard or 0.0)
         silence = now - heard
-        if silence > UNREACHABLE_PATIENCE and self._transport.refused_since(heard):
+        refused_since = max(heard, now - UNREACHABLE_PATIENCE / 2)
+        if silence > UNREACHABLE_PATIENCE and self._transport.refused_since(refused_since):
             self.hang_up(Ending.UNREACHABLE, "its port is closed")
         elif silence > self.options.timeout:
             self.hang_up(Ending.SILENT, f"for {silence:.0f} s")

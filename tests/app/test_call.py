@@ -3,27 +3,37 @@ it, and everybody is told when it is over."""
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import signal
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from app.ledger import LedgerEntry
-from codec import FRAME, FRAME_TICKS
+from app.net.opus_fmtp import OpusParameters
+from app.net.sdp import MediaDescription, Offer
+from app.net.signalling import place_call
+from codec import FRAME, FRAME_TICKS, SAMPLE_RATE
+from codec.extensions import packet_extensions
 from codec.frame import FrameSource
 from codec.opus import OpusDecoder, has_lbrr
 from tests.app.calls import (
     LOOPBACK,
     MAN,
+    PATIENCE,
     WOMAN,
     Captured,
     Endpoint,
     Pair,
+    Pcm,
     calls,
     captured_rtp,
     clip,
@@ -32,6 +42,7 @@ from tests.app.calls import (
     offset_of,
     same_instant,
 )
+from tests.app.peer import until
 from tests.app.test_report import violations
 
 LOOKAHEAD = 104
@@ -404,3 +415,56 @@ def test_a_capture_of_the_lossy_call_holds_what_the_program_was_made_to_lose(
         first, last = packets[0], packets[-1]
         assert (last.sequence - first.sequence) % 2**16 == len(packets) - 1
         assert same_instant(last.timestamp, first.timestamp + FRAME_TICKS * (len(packets) - 1))
+
+
+def udp_port_in_use(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return True
+        return False
+
+
+def listen_in(description: Path, frames: int, heard: list[Pcm]) -> None:
+    """Plays so many frames by FFmpeg, which knows nothing of us but the description."""
+    options = {"protocol_whitelist": "file,udp,rtp", "analyzeduration": "500000"}
+    with av.open(str(description), options=options, timeout=PATIENCE) as container:
+        stream = container.streams.audio[0]
+        resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE)
+        for frame in container.decode(stream):
+            heard.extend(part.to_ndarray()[0] for part in resampler.resample(frame))
+            if len(heard) == frames:
+                return
+
+
+def test_ffmpeg_plays_what_a_call_sends_with_dred_in_it(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind((LOOPBACK, 0))
+        port = probe.getsockname()[1]
+    parameters = OpusParameters(maxplaybackrate=16_000, useinbandfec=True, dred_duration=1000)
+    media = MediaDescription(LOOPBACK, port, opus=parameters, ssrc=5, cname="player@here")
+    offer = Offer(media, 1)
+    description = tmp_path / "offer.sdp"
+    description.write_text(offer.to_sdp())
+    heard: list[Pcm] = []
+    player = threading.Thread(target=listen_in, args=(description, 150, heard))
+    with endpoints() as start:
+        options = ["--dred-ms", "400", "--pcap", str(tmp_path / "sent.pcap"), "--timeout", "30"]
+        side = start(
+            tmp_path, "listen", "--host", LOOPBACK, "--port", "0", "--loop", *options, source=MAN
+        )
+        signalling = side.port
+        player.start()
+        until(lambda: udp_port_in_use(port))
+        asyncio.run(place_call(LOOPBACK, signalling, offer))
+        player.join(PATIENCE)
+        side.interrupt()
+        assert side.end() == 0, side.said
+    assert len(heard) == 150
+    payloads = [packet.payload for packet in captured_rtp(tmp_path / "sent.pcap")]
+    assert sum(bool(packet_extensions(payload)) for payload in payloads) > 0.8 * len(payloads)
+    pcm = np.concatenate(heard)
+    source = np.tile(clip(MAN), 3)
+    _, alike = offset_of(pcm, source)
+    assert alike > 0.9
