@@ -203,7 +203,7 @@ def goes_on(line: Line) -> None:
     played = {
         int(row.split(",")[1]) & 0xFFFF_FFFF for row in ledger if f",{FrameSource.PACKET}," in row
     }
-    with line.peer.unless_it_was_late():
+    with line.peer.unless_it_was_late(before):
         assert len(fresh) > 40
         assert len(fresh & played) > 0.9 * len(fresh)
 
