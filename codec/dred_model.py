@@ -94,8 +94,6 @@ def open_network(path: Path) -> onnxruntime.InferenceSession:
     """A session of one thread. Raises DredModelError."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    # Silence decays the recurrent states into denormal numbers, which are slow.
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     if not path.is_file():
         raise DredModelError(f"no model file {path}")
     try:

@@ -224,12 +224,12 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.every < 1:
         raise ValueError(f"--every {arguments.every} is not 1 or more")
     modes = [Mode(word) for word in arguments.modes.split(",")]
-    metrics = Metrics(arguments.metrics.split(","))
-    weights = {} if arguments.weights is None else {"weights": arguments.weights}
-    net = LpcNet(**weights, path=arguments.path, quantised=not arguments.float)
     clips = list(enumerate(audio_files(arguments.clips)))[:: arguments.every]
     if not clips:
         raise ValueError(f"no clips in {arguments.clips}")
+    metrics = Metrics(arguments.metrics.split(","))
+    weights = {} if arguments.weights is None else {"weights": arguments.weights}
+    net = LpcNet(**weights, path=arguments.path, quantised=not arguments.float)
     arguments.out.mkdir(parents=True, exist_ok=True)
     picture = spectrograms(arguments.out) if arguments.pictures else None
     if arguments.traces is not None:
