@@ -226,8 +226,9 @@ def test_a_peer_that_is_silent_for_5_s_goes_on_as_late_as_before(scenes: Scenes)
         if entry.source is FrameSource.PACKET
     }
     with scenes.pause.peer.unless_it_was_late():
-        earlier = [ledger[at] for at in before[50:-5]]
-        later = [ledger[at] for at in after[50:-5]]
+        steady = before[50:-5], after[50:-5]
+        assert [at for phase in steady for at in phase if at not in ledger] == []
+        earlier, later = ([ledger[at] for at in phase] for phase in steady)
         assert len(earlier) > 40
         assert len(later) > 20
         assert np.median(waits(later)) == pytest.approx(np.median(waits(earlier)), abs=2)
