@@ -160,7 +160,7 @@ class Concealer:
     def _take_up(self, features: Features, *, afresh: bool = False) -> None:
         """Make the voice ready to speak the frame with these features, and the next two vectors."""
         self._voice.describe(self._hop, features)
-        if afresh or self._voice.position != self._position:
+        if afresh or not self._in_hole:
             self._voice.join(self._heard[-WARM_UP:], self._position)
 
     def _run_on(self, samples: int) -> npt.NDArray[np.float32]:

@@ -120,7 +120,9 @@ def test_a_good_frame_that_was_not_described_is_soon_itself_again(man: Pcm) -> N
     np.testing.assert_array_equal(concealer.good(frame)[JOIN:], frame[JOIN:])
 
 
-@pytest.mark.parametrize("fate", ["gggggrrrr", "gggggccc", "ggggccccccccc", "ggggcccccrr"])
+@pytest.mark.parametrize(
+    "fate", ["gggggrrrr", "gggggccc", "ggggccccccccc", "ggggcccccrr", "ggggrrgcc", "gggrrgrr"]
+)
 def test_joints_stand_out_no_more_than_speech_does(speech: Pcm, fate: str) -> None:
     clean = clicks(speech, speech, fate)
     heard = clicks(play(Concealer(), speech, fate), speech, fate)
