@@ -28,8 +28,9 @@ DATAGRAMS = 400
 REQUESTS = 40
 
 
-SETTLED = 10
-"""Packets after which even numbers that had jumped are believed again."""
+SETTLED = 40
+"""Packets after which numbers that had jumped are believed again, and after forged ones that were
+ahead of time the true ones are no longer taken for late."""
 
 
 @dataclass
@@ -197,8 +198,9 @@ def goes_on(line: Line) -> None:
     process = line.listener.process
     assert process.poll() is None, line.listener.said
     before = len(line.peer.sent)
-    time.sleep(1.5)
-    fresh = set(line.peer.sent[before + SETTLED : -5])
+    time.sleep(1.8)
+    fresh = set(line.peer.sent[before + SETTLED :])
+    time.sleep(0.4)  # until they have been heard and written down
     ledger = line.listener.path("csv").read_text().splitlines()[1:]
     played = {
         int(row.split(",")[1]) & 0xFFFF_FFFF for row in ledger if f",{FrameSource.PACKET}," in row
