@@ -7,7 +7,7 @@
 
 Every 20 ms of playout is one of these calls, in any order. What each returns is what is to be
 heard; frames join without a break, because the vocoder takes up the signal that was heard before a
-hole, and runs on into the frame after it for a cross-fade.
+hole, and runs on into the frame after it for a short cross-fade.
 """
 
 from __future__ import annotations
@@ -28,18 +28,13 @@ HOPS = FRAME // HOP
 AHEAD = 2
 """Feature vectors after a frame's own that its last samples depend on."""
 
-WARM_UP = 480
-"""Samples of heard signal the vocoder follows before it speaks: 30 ms. Its continuation then agrees
-with the true one as well as it ever will (docs/vocoder.md); all of it falls due in the first frame
-of a hole."""
+WARM_UP = FRAME
+"""Samples of heard signal the vocoder follows before it speaks: 20 ms. Twice as much sounds no
+better, and it all falls due in the first frame of a hole."""
 
 JOIN = 80
-"""Samples of the cross-fade from prediction into a good frame: 5 ms. The vectors that the frame
-before it was spoken from reach exactly so far."""
-
-JOIN_REBUILT = FRAME
-"""The same where it is known what the good frame says: all of it. A decoder that has missed frames
-needs 60 ms to find back; its first frame is the worst, and 5 to 10 dB too low (docs/vocoder.md)."""
+"""Samples of the cross-fade into a good frame: 5 ms. The vectors that the frame before it was
+spoken from reach exactly so far."""
 
 FULL = 960
 GONE = 3200
@@ -49,16 +44,8 @@ said is anyone's guess by then, and a wrong vowel is worse than a pause."""
 LIMIT = 50.0
 """No feature of any signal is larger; what came by network may be anything."""
 
+_FADE_OUT = np.cos(np.pi / 2 * (np.arange(JOIN) + 0.5) / JOIN).astype(np.float32) ** 2
 assert JOIN <= SYNTHESIS_LAG
-
-
-def fade_out(samples: int) -> npt.NDArray[np.float32]:
-    """Weights float32 [samples] of what ends; those of what begins are 1 less them."""
-    phase = np.pi / 2 * (np.arange(samples) + 0.5) / samples
-    return np.asarray(np.cos(phase) ** 2, np.float32)
-
-
-_FADES = {samples: fade_out(samples) for samples in (JOIN, JOIN_REBUILT)}
 
 
 def prediction_gain(start: int) -> npt.NDArray[np.float32]:
@@ -89,8 +76,6 @@ class Concealer:
         self._heard = np.zeros(2 * FRAME, np.int16)
         self._position = 0
         self._in_hole = False
-        self._foreknown = False
-        """Whether the frame after the last one was described with it."""
         self._predicted = GONE
         """Samples of prediction since features were last known."""
         self._gain = 0.0
@@ -99,11 +84,9 @@ class Concealer:
     def good(self, pcm: PcmFrame) -> PcmFrame:
         """A frame that is right, int16 [320]; returns it joined to what was heard before it."""
         if self._in_hole:
-            samples = JOIN_REBUILT if self._foreknown else JOIN
-            onward = self._run_on(samples)
             pcm = pcm.copy()
-            begun = pcm[:samples]
-            begun[:] = np.rint(begun + _FADES[samples] * (onward - begun))
+            onward = self._run_on()
+            pcm[:JOIN] = np.rint(pcm[:JOIN] + _FADE_OUT * (onward - pcm[:JOIN])).astype(np.int16)
         features = self._extractor.process(pcm)
         self._voice.describe(self._hop, features)
         self._predictor.tell(features, RECEIVED)
@@ -128,7 +111,6 @@ class Concealer:
         if gain[-1] < 1:
             mix += self._noise.noise(HOPS) * np.sqrt(1 - gain**2)
         self._predicted += FRAME
-        self._foreknown = False
         self._gain = float(gain[-1])
         return self._missed(np.rint(np.clip(mix, -32768, 32767)).astype(np.int16))
 
@@ -149,7 +131,6 @@ class Concealer:
         # a voice that has faded is not what was heard last
         self._take_up(np.concatenate([own, guesses]), afresh=self._gain < 1)
         self._predicted = 0
-        self._foreknown = len(ahead) == AHEAD
         self._gain = 1.0
         return self._missed(self._voice.speak(FRAME))
 
@@ -163,13 +144,13 @@ class Concealer:
         if afresh or not self._in_hole:
             self._voice.join(self._heard[-WARM_UP:], self._position)
 
-    def _run_on(self, samples: int) -> npt.NDArray[np.float32]:
+    def _run_on(self) -> npt.NDArray[np.float32]:
         """What the first samples after the hole would have been without an end to it."""
-        onward = np.zeros(samples, np.float32)
+        onward = np.zeros(JOIN, np.float32)
         if self._gain > 0:
-            onward += self._voice.speak(samples) * self._gain
+            onward += self._voice.speak(JOIN) * self._gain
         if self._gain < 1:
-            onward += self._noise.noise(HOPS)[:samples] * np.sqrt(1 - self._gain**2)
+            onward += self._noise.noise(1)[:JOIN] * np.sqrt(1 - self._gain**2)
         return onward
 
     def _missed(self, pcm: PcmFrame) -> PcmFrame:

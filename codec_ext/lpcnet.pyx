@@ -1,7 +1,7 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The LPCNet vocoder's networks; `codec.lpcnet` is the interface to use."""
 
-from libc.stdint cimport int16_t, int32_t, uint8_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, uint8_t, uint16_t, uint64_t
 
 import numpy as np
 
@@ -22,7 +22,7 @@ cdef extern from "lpcnet_kernel.h" nogil:
     ctypedef struct LpcnetMatrix:
         int32_t rows, columns
         const int32_t *start
-        const uint64_t *columns_of
+        const uint16_t *column
         const void *weights
         const float *scale
         const int32_t *offset
@@ -261,20 +261,17 @@ cdef class Model:
                 f"a matrix of {rows} x {columns} does not divide into blocks of"
                 f" {LPCNET_BLOCK} x {LPCNET_GROUP}"
             )
-        if columns % (4 * LPCNET_GROUP):  # so that there is room for whole quads
-            weight = np.pad(weight, ((0, 0), (0, -columns % (4 * LPCNET_GROUP))))
         present = _blocks(weight).any(axis=(2, 3)) | dense
-        for row in present:
-            row[np.flatnonzero(~row)[: -int(row.sum()) % 4]] = True
-        start = np.concatenate([[0], np.cumsum(present.sum(axis=1) // 4)]).astype(np.int32)
-        starts = LPCNET_GROUP * np.nonzero(present)[1].astype(np.uint64).reshape(-1, 4)
-        # padded columns have no weight: they may read what is there
-        starts[starts >= columns] = 0
+        if quantised:
+            # the kernel takes blocks four at a time: keep zeros to fill up
+            for row in present:
+                row[np.flatnonzero(~row)[: -int(row.sum()) % 4]] = True
+        start = np.concatenate([[0], np.cumsum(present.sum(axis=1))]).astype(np.int32)
         out.rows = rows
         out.columns = columns
         out.start = <const int32_t *><size_t>self._keep(start)
-        out.columns_of = <const uint64_t *><size_t>self._keep(
-            np.bitwise_or.reduce(starts << np.arange(0, 64, 16, dtype=np.uint64), axis=1)
+        out.column = <const uint16_t *><size_t>self._keep(
+            (LPCNET_GROUP * np.nonzero(present)[1]).astype(np.uint16)
         )
         if not quantised:
             out.weights = self._floats(_blocks(weight)[present].transpose(0, 2, 1))

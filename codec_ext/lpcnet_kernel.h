@@ -16,15 +16,13 @@ enum {
 
 #define LPCNET_EMPHASIS 0.85f /* signal[n] = pcm[n] - LPCNET_EMPHASIS * pcm[n - 1] */
 
-/* Block-sparse matrix. A block is 16 rows x 4 columns: float [4][16], or int8 in the order the
- * path's dot product wants, with a scale per row. Blocks come in quads, filled up with zeros: short
- * loops of any length cost more in mispredicted exits than in multiplications. Row block b holds
- * quads start[b]..start[b+1]-1; bits 16 i of columns_of[q] are the first column of block 4 q + i.
- * A dense matrix simply has every block, in order. */
+/* Block-sparse matrix. Row block b holds blocks start[b]..start[b+1]-1; block i multiplies the four
+ * columns from column[i]. A block is 16 x 4 weights: float [4][16], or int8 in the order the
+ * path's dot product wants, with a scale per row. A dense matrix simply has every block. */
 typedef struct {
     int32_t rows, columns;
     const int32_t *start;
-    const uint64_t *columns_of;
+    const uint16_t *column;
     const void *weights;
     const float *scale;     /* [rows], int8 only: dot = scale * sum(weight * round(127 x)) */
     const int32_t *offset;  /* [rows], int8 only: undoes the path's state_offset */

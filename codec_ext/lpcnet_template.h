@@ -69,24 +69,21 @@ INLINE int mu_law_level(float x) {
     return level < 0 ? 0 : level > 255 ? 255 : level;
 }
 
-/* Column of block i of a quad: a shift costs less than another load. */
-INLINE int column_of(uint64_t columns, int i) { return (int)(columns >> (16 * i) & 0xffff); }
-
 /* Row block b of a float matrix times x, added to out[PARTS]. */
 INLINE void rows_float(const LpcnetMatrix *m, int b, const float *x, vf *out) {
     vf even[PARTS], odd[PARTS]; /* two chains hide the latency of the multiply-add */
     for (int p = 0; p < PARTS; p++) even[p] = odd[p] = splat(0);
-    const float *w = (const float *)m->weights + 256 * (ptrdiff_t)m->start[b];
-    for (int quad = m->start[b]; quad < m->start[b + 1]; quad++)
-        for (int i = 0; i < 4; i++, w += 64) {
-            const float *v = x + column_of(m->columns_of[quad], i);
-            for (int p = 0; p < PARTS; p++) {
-                even[p] += v[0] * load(w + p * LANES);
-                odd[p] += v[1] * load(w + 16 + p * LANES);
-                even[p] += v[2] * load(w + 32 + p * LANES);
-                odd[p] += v[3] * load(w + 48 + p * LANES);
-            }
+    const float *w = (const float *)m->weights + 64 * (ptrdiff_t)m->start[b];
+    const uint16_t *column = m->column + m->start[b], *end = m->column + m->start[b + 1];
+    for (; column < end; column++, w += 64) {
+        const float *v = x + *column;
+        for (int p = 0; p < PARTS; p++) {
+            even[p] += v[0] * load(w + p * LANES);
+            odd[p] += v[1] * load(w + 16 + p * LANES);
+            even[p] += v[2] * load(w + 32 + p * LANES);
+            odd[p] += v[3] * load(w + 48 + p * LANES);
         }
+    }
     for (int p = 0; p < PARTS; p++) out[p] += even[p] + odd[p];
 }
 
@@ -99,18 +96,20 @@ INLINE void rows_end(const LpcnetMatrix *m, int b, const vi *sum, vf *out) {
         out[p] += __builtin_convertvector(sum[p], vf) * load(m->scale + 16 * b + p * LANES);
 }
 
-/* Row block b of an int8 matrix times a quantised state, added to out[PARTS]. */
+/* Row block b of an int8 matrix times a quantised state, added to out[PARTS]. Blocks come in
+ * fours (packing fills up with zeros): short loops of varying length cost more in mispredicted
+ * exits than in multiplications. */
 INLINE void rows_int8(const LpcnetMatrix *m, int b, const State8 *x, vf *out) {
     vi sum[PARTS], other[PARTS];
     rows_begin(m, b, sum);
     for (int p = 0; p < PARTS; p++) other[p] = (vi){0};
-    const Weight8 *w = (const Weight8 *)m->weights + 256 * (ptrdiff_t)m->start[b];
-    for (int quad = m->start[b]; quad < m->start[b + 1]; quad++, w += 256) {
-        const uint64_t columns = m->columns_of[quad];
-        accumulate8(sum, w, x + column_of(columns, 0));
-        accumulate8(other, w + 64, x + column_of(columns, 1));
-        accumulate8(sum, w + 128, x + column_of(columns, 2));
-        accumulate8(other, w + 192, x + column_of(columns, 3));
+    const Weight8 *w = (const Weight8 *)m->weights + 64 * (ptrdiff_t)m->start[b];
+    const uint16_t *column = m->column + m->start[b], *end = m->column + m->start[b + 1];
+    for (; column < end; column += 4, w += 256) {
+        accumulate8(sum, w, x + column[0]);
+        accumulate8(other, w + 64, x + column[1]);
+        accumulate8(sum, w + 128, x + column[2]);
+        accumulate8(other, w + 192, x + column[3]);
     }
     for (int p = 0; p < PARTS; p++) sum[p] += other[p];
     rows_end(m, b, sum, out);
@@ -135,8 +134,8 @@ INLINE void rows_pair(const LpcnetMatrix *m, int b, vf *out_m, const LpcnetMatri
     vi sum_m[PARTS], sum_n[PARTS];
     rows_begin(m, b, sum_m);
     rows_begin(n, c, sum_n);
-    const Weight8 *w = (const Weight8 *)m->weights + 256 * (ptrdiff_t)m->start[b];
-    const Weight8 *v = (const Weight8 *)n->weights + 256 * (ptrdiff_t)n->start[c];
+    const Weight8 *w = (const Weight8 *)m->weights + 16 * (ptrdiff_t)m->columns * b;
+    const Weight8 *v = (const Weight8 *)n->weights + 16 * (ptrdiff_t)n->columns * c;
     for (int i = 0; i < m->columns; i += 4) {
         accumulate8(sum_m, w + 16 * i, x8 + i);
         accumulate8(sum_n, v + 16 * i, x8 + i);

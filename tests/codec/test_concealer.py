@@ -83,41 +83,20 @@ def test_without_loss_nothing_is_changed(speech: Pcm) -> None:
     np.testing.assert_array_equal(play(Concealer(), speech, "g"), speech)
 
 
-@pytest.mark.parametrize("fate", ["ggggcc", "gggggggcccccccccccccc", "ggggrrcc"])
-def test_a_good_frame_after_prediction_is_itself_again_after_five_milliseconds(
+@pytest.mark.parametrize("fate", ["ggggggrrrr", "ggggcc", "gggggggcccccccccccccc"])
+def test_a_good_frame_after_a_hole_is_itself_again_after_five_milliseconds(
     man: Pcm, fate: str
 ) -> None:
     heard = play(Concealer(), man, fate)
     for i in range(1, len(man) // FRAME):
         if fate[i % len(fate)] == "g":
             after_hole = fate[(i - 1) % len(fate)] != "g"
-            start, end = i * FRAME, (i + 1) * FRAME
-            if after_hole:
-                start += JOIN
-                assert abs(int(heard[start - 1]) - int(man[start - 1])) <= 2
+            start = i * FRAME + (JOIN if after_hole else 0)
+            end = (i + 1) * FRAME
             np.testing.assert_array_equal(heard[start:end], man[start:end])
-
-
-def test_a_good_frame_after_rebuilt_ones_is_itself_again_at_its_end(man: Pcm) -> None:
-    fate = "ggggggrrrr"
-    heard = play(Concealer(), man, fate)
-    for i in range(1, len(man) // FRAME):
-        if fate[i % len(fate)] == "g":
-            start, end = i * FRAME, (i + 1) * FRAME
-            if fate[(i - 1) % len(fate)] == "g":
-                np.testing.assert_array_equal(heard[start:end], man[start:end])
-            else:
-                assert not np.array_equal(heard[start + JOIN : end], man[start + JOIN : end])
-                assert abs(int(heard[end - 1]) - int(man[end - 1])) <= 1
-
-
-def test_a_good_frame_that_was_not_described_is_soon_itself_again(man: Pcm) -> None:
-    features = analyse(man)
-    concealer = Concealer()
-    play(concealer, man[: 40 * FRAME], "g")
-    concealer.rebuild(features[80:82])
-    frame = man[41 * FRAME : 42 * FRAME]
-    np.testing.assert_array_equal(concealer.good(frame)[JOIN:], frame[JOIN:])
+            if after_hole:
+                last = start - 1
+                assert abs(int(heard[last]) - int(man[last])) <= 2
 
 
 @pytest.mark.parametrize(
@@ -146,8 +125,7 @@ def test_a_hole_left_empty_would_be_counted_as_clicks(speech: Pcm) -> None:
 def test_any_frame_may_be_of_any_kind_without_a_click(fate: str) -> None:
     pcm = decode(CLIPS / "man.flac")[20 * FRAME :][: len(fate) * FRAME]
     heard = play(Concealer(), pcm, fate)
-    # natural speech exceeds 2.5 once in 3000 places and was seen to reach 4.2 (docs/vocoder.md)
-    assert clicks(heard, pcm, fate).max(initial=0) < 4.5
+    assert clicks(heard, pcm, fate).max(initial=0) < 2.5
 
 
 def test_rebuilt_speech_is_like_what_was_lost(speech: Pcm) -> None:
