@@ -141,7 +141,7 @@ class Concealer:
     def _take_up(self, features: Features, *, afresh: bool = False) -> None:
         """Make the voice ready to speak the frame with these features, and the next two vectors."""
         self._voice.describe(self._hop, features)
-        if afresh or not self._in_hole:
+        if afresh or self._voice.position != self._position:
             self._voice.join(self._heard[-WARM_UP:], self._position)
 
     def _run_on(self) -> npt.NDArray[np.float32]:
