@@ -5,8 +5,8 @@
     python -m codec.training.evaluate --compare OURS.csv THEIRS.csv
 
 Results are printed and written to `--out` as CSV, one row per clip and condition. With traces, clip
-i (files sorted by name) meets trace i of each class, the sub-folders of the folder; see
-`codec.training.ladder`.
+i (files sorted by name, from 0) meets trace i of each class: CLASS/00.txt, CLASS/01.txt and so on
+below that folder. See `codec.training.ladder`.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def evaluate_traces(
 
     Raises ValueError if a trace is none, OSError if it is missing.
     """
-    classes = sorted(folder for folder in traces.iterdir() if folder.is_dir())
+    classes = sorted(folder.parent for folder in traces.glob("*/00.txt"))
     for number, path in clips:
         clip = decode(path)
         for mode in modes:
