@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,15 @@ from hypothesis import strategies as st
 
 from codec import FRAME, FRAME_TICKS
 from codec.frame import FrameSource
-from codec.lpcnet import LpcNet
+from codec.lpcnet import LpcNet, Sampling
 from codec.training.comparison import compare, comparison_lines, read_table
-from codec.training.evaluate import joints_of, main, speaker_of
+from codec.training.evaluate import (
+    evaluate_holes,
+    evaluate_traces,
+    joints_of,
+    main,
+    speaker_of,
+)
 from codec.training.ladder import (
     SAFE_FIRST,
     SAFE_LAST,
@@ -36,7 +43,7 @@ from codec.training.metrics import (
     near_losses,
 )
 from codec.training.prepare import decode
-from codec.training.results import averages, table_lines, write_csv
+from codec.training.results import averages, spectrograms, table_lines, write_csv
 
 Pcm = npt.NDArray[np.int16]
 
@@ -263,3 +270,66 @@ def test_bad_input_is_one_line_and_status_two(
     printed = capsys.readouterr().err
     assert printed.count("\n") == 1
     assert complaint in printed
+
+
+@pytest.fixture
+def folder(tmp_path: Path, clip: Pcm) -> Path:
+    """One short clip and three folders, two of them classes of traces."""
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    with wave.open(str(clips / "someone_00.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(clip.tobytes())
+    for name, text in (("short/00", "0001"), ("long/00", "0011111111"), ("rate/05", "01")):
+        path = tmp_path / "traces" / f"{name}.txt"
+        path.parent.mkdir(parents=True)
+        path.write_text("\n".join(text * 10))
+    return tmp_path
+
+
+def test_each_clip_meets_the_trace_of_its_number_in_every_class(folder: Path) -> None:
+    rows = list(
+        evaluate_traces(
+            [(0, folder / "clips" / "someone_00.wav")],
+            folder / "traces",
+            LpcNet.default(),
+            Metrics([]),
+            modes=[Mode.NONE, Mode.PLC],
+        )
+    )
+    assert [(row["trace"], row["mode"]) for row in rows] == [
+        ("-", "none"),
+        ("long/00", "plc"),
+        ("short/00", "plc"),
+    ]
+    for row in rows:
+        assert row["clip"] == "someone_00.wav"
+        assert row["plc"] == pytest.approx(row["lost"] * (row["plc"] + row["pkt"]), abs=0.01)
+    assert [row["lost"] > 0 for row in rows] == [False, True, True]
+
+
+def test_holes_are_filled_in_every_way_and_drawn(folder: Path) -> None:
+    drawn: dict[str, list[str]] = {}
+    rows = list(
+        evaluate_holes(
+            [folder / "clips" / "someone_00.wav"],
+            LpcNet.default(),
+            Metrics([]),
+            share=0.2,
+            sampling=Sampling(),
+            picture=lambda name, signals: drawn.update({name: list(signals)}),
+        )
+    )
+    conditions = [row["condition"] for row in rows]
+    assert conditions == ["clean", "copy", "zeros", "features", "plc", "opus", "opus-plc"]
+    flux = {row["condition"]: row["flux_db"] for row in rows}
+    assert flux["features"] < flux["zeros"]
+    assert drawn["someone_00"] == ["clean", "zeros", "features", "plc"]
+    assert drawn["someone_00_copy"] == ["clean", "copy"]
+
+
+def test_spectrograms_are_pictures(tmp_path: Path, clip: Pcm) -> None:
+    spectrograms(tmp_path)("x", {"above": clip, "below": clip})
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
