@@ -13,7 +13,7 @@ import threading
 import time
 import wave
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,16 +181,20 @@ class Pair:
             said = f"the listener {self.listener.said}, the caller {self.caller.said}"
             raise AssertionError(f"the listener does not end; it said {said}") from None
 
-    @contextmanager
-    def unless_the_machine_stood_still(self, seconds: float = 0.020) -> Iterator[None]:
-        """A failure becomes a skip if a timer of the call's priority was kept waiting so long."""
-        try:
-            yield
-        except AssertionError as error:
-            longest = self.timer.lateness.max
-            if longest < seconds:
-                raise
-            pytest.skip(f"the machine stood still for {1e3 * longest:.0f} ms: {error}")
+    def unless_the_machine_stood_still(self) -> AbstractContextManager[None]:
+        return unless_stalled(self.timer)
+
+
+@contextmanager
+def unless_stalled(timer: ControlTimer, seconds: float = 0.020) -> Iterator[None]:
+    """A failure becomes a skip if a timer of the call's priority was kept waiting so long."""
+    try:
+        yield
+    except AssertionError as error:
+        longest = timer.lateness.max
+        if longest < seconds:
+            raise
+        pytest.skip(f"the machine stood still for {1e3 * longest:.0f} ms: {error}")
 
 
 @contextmanager
