@@ -52,7 +52,7 @@ class SignallingServer:
         on_offer: OnOffer,
         on_hangup: Callable[[], Awaitable[None]],
     ) -> None:
-        """`host` None: all interfaces. `port` 0: the system chooses; only with a `host`."""
+        """`host` None: all interfaces. `port` 0: the system chooses."""
         self._host = host
         self._port = port
         self._on_offer = on_offer
@@ -85,7 +85,11 @@ class SignallingServer:
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(self._connection, self._host, self._port)
+            if self._host is None:
+                sock = _everywhere(self._port)
+                self._server = await loop.create_server(self._connection, sock=sock)
+            else:
+                self._server = await loop.create_server(self._connection, self._host, self._port)
         except OSError as error:
             await self._runner.cleanup()
             where = f"TCP port {self._port}" + (f" of {self._host}" if self._host else "")
@@ -156,6 +160,17 @@ class SignallingServer:
         self.end_call()
         await self._on_hangup()
         return web.Response(status=200)
+
+
+def _everywhere(port: int) -> socket.socket:
+    """Listens for both versions of IP, on one port even if the system chooses it."""
+    if socket.has_dualstack_ipv6():
+        try:
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise
+    return socket.create_server(("", port))
 
 
 def _line(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
