@@ -112,6 +112,7 @@ def listener_and_caller(pair: Pair) -> list[tuple[Endpoint, Path]]:
     return [(pair.listener, MAN), (pair.caller, WOMAN)]
 
 
+@pytest.mark.slow
 def test_on_a_clean_network_every_frame_comes_out_of_its_own_packet(
     spoken: dict[str, Pair],
 ) -> None:
@@ -319,6 +320,7 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pair]
         yield pairs
 
 
+@pytest.mark.slow
 def test_markers_in_the_sound_tell_the_delay_that_is_accounted_for(
     probed: dict[str, Pair],
 ) -> None:
