@@ -126,7 +126,7 @@ def test_a_disk_that_fills_up_ends_the_recording_and_not_the_call(
         "recorder = Recorder(sys.argv[1])\n"
         "for frame in sine(500, 30).reshape(-1, 320):\n"
         "    recorder.write(frame)\n"
-        "    while recorder._frames.qsize() > 100: pass\n"
+        "    while recorder._frames.qsize() > 100 and recorder.error is None: pass\n"
         "recorder.close()\n"
         "print(recorder.error)\n"
     )
