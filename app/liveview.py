@@ -39,6 +39,7 @@ METER_RED_DB = -6.0
 
 SOURCE_STYLES: Mapping[FrameSource, str] = {
     FrameSource.PACKET: "green",
+    FrameSource.RED: "magenta",
     FrameSource.LBRR: "cyan",
     FrameSource.DRED: "blue",
     FrameSource.PLC: "yellow",

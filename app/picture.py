@@ -34,6 +34,7 @@ SOURCES: Sequence[FrameSource] = tuple(FrameSource)
 
 COLOURS: Mapping[FrameSource, str] = {
     FrameSource.PACKET: "#6f7f8f",
+    FrameSource.RED: "#8e5fbf",
     FrameSource.LBRR: "#2a9d54",
     FrameSource.DRED: "#1f6fd6",
     FrameSource.PLC: "#e08a00",
@@ -43,6 +44,7 @@ COLOURS: Mapping[FrameSource, str] = {
 
 LABELS: Mapping[FrameSource, str] = {
     FrameSource.PACKET: "own packet",
+    FrameSource.RED: "RED",
     FrameSource.LBRR: "LBRR",
     FrameSource.DRED: "DRED",
     FrameSource.PLC: "concealed",

@@ -16,6 +16,8 @@ class FrameSource(StrEnum):
     """How a frame of playout was obtained, best first."""
 
     PACKET = "packet"
+    RED = "red"
+    """Out of a copy of its packet (RFC 2198): the same sound."""
     LBRR = "lbrr"
     DRED = "dred"
     PLC = "plc"
@@ -26,8 +28,8 @@ class FrameSource(StrEnum):
 class FramePlan:
     """One frame to be produced.
 
-    `packet` is what `source` is decoded from: the frame's own packet (PACKET) or the one that
-    follows it (LBRR). It is None for PLC and SILENCE.
+    `packet` is what `source` is decoded from: the frame's own packet (PACKET), a copy of it (RED)
+    or one that follows it (LBRR, DRED). It is None for PLC and SILENCE.
     """
 
     source: FrameSource
@@ -37,6 +39,6 @@ class FramePlan:
     arrival: float | None = None
     """Monotonic instant at which `packet` arrived, in seconds."""
     distance: int = 0
-    """Frames from this one to that of `packet`: 0 for PACKET, 1 for LBRR."""
+    """Frames from this one to that of `packet`: 0 for PACKET and RED, 1 for LBRR."""
     new_source: bool = False
     """Whether this is the first frame of another sender: nothing before it belongs to it."""

@@ -22,6 +22,9 @@ ROWS = 4
 """With those of the 20 ms after it, in whose light it is spoken."""
 HALF_HOP_TICKS = SYNTHESIS_LAG * RTP_CLOCK // SAMPLE_RATE
 
+IN_PACKETS = frozenset({FrameSource.PACKET, FrameSource.RED, FrameSource.LBRR})
+"""Sources that libopus decodes."""
+
 _FADE_OUT = np.linspace(1.0, 0.0, FRAME, endpoint=False, dtype=np.float32)
 
 
@@ -90,12 +93,12 @@ class SpeechDecoder:
             if self._silent >= RESET_AFTER:
                 self._opus.reset()
             self._silent = 0
-        if plan.packet is not None and plan.source in (FrameSource.PACKET, FrameSource.LBRR):
+        if plan.packet is not None and plan.source in IN_PACKETS:
             try:
-                if plan.source is FrameSource.PACKET:
-                    pcm = self._opus.decode(plan.packet)
-                else:
+                if plan.source is FrameSource.LBRR:
                     pcm = self._opus.decode_lbrr(plan.packet)
+                else:
+                    pcm = self._opus.decode(plan.packet)
             except OpusError:
                 self.failed += 1
             else:

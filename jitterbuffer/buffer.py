@@ -17,7 +17,7 @@ from jitterbuffer.stats import JitterBufferStats
 from jitterbuffer.store import Carried, PacketStore, StoredPacket
 from jitterbuffer.stream import Location, Stream, proves_source
 
-RECOVERY = frozenset({FrameSource.LBRR, FrameSource.DRED, FrameSource.PLC})
+RECOVERY = frozenset({FrameSource.RED, FrameSource.LBRR, FrameSource.DRED, FrameSource.PLC})
 
 LONGEST_MAX_DELAY = 60.0
 """Seconds. Bounds the memory of a buffer to some 6000 packets."""
@@ -52,7 +52,7 @@ class JitterBuffer:
     `push` may be called from one thread (the event loop) and `pull` from another (playout): both
     hold a lock for a bounded search among at most `max_delay` of packets, and never decode.
 
-    `recovery` says which of LBRR, DRED and PLC may fill holes. Raises ValueError when a delay is
+    `recovery` says which of RED, LBRR, DRED and PLC may fill holes. Raises ValueError when a delay is
     out of range or `recovery` names another source.
     """
 
@@ -102,10 +102,16 @@ class JitterBuffer:
         self._target_delay = value
 
     def push(self, packet: MediaPacket, arrival: float) -> None:
-        """Takes in a packet that arrived at `arrival` (seconds, the clock of `pull`)."""
+        """Takes in a packet that arrived at `arrival` (seconds, the clock of `pull`).
+
+        The packet that brought a copy is pushed before it.
+        """
         carries = self._look_into(packet)
         with self._lock:
-            self._push(packet, arrival, carries)
+            if packet.is_copy:
+                self._push_copy(packet, arrival, carries)
+            else:
+                self._push(packet, arrival, carries)
 
     def pull(self, playout_at: float) -> FramePlan:
         """What to play in the 20 ms from `playout_at` on. Call it once for each frame, in order."""
@@ -157,6 +163,32 @@ class JitterBuffer:
         stream.note(packet, location)
         self._accept(packet, location, arrival, carries)
 
+    def _push_copy(self, packet: MediaPacket, arrival: float, carries: Carried) -> None:
+        """A copy fills its slot if that is empty, and says nothing about the network."""
+        stream = self._stream
+        location = stream.locate(packet, arrival) if stream is not None else None
+        if stream is None or location is None or FrameSource.RED not in self._recovery:
+            return
+        self._stats.fec_packets_received += 1
+        slot = location.slot
+        overtaken = self._before is not None and slot <= self._before.slot
+        past = overtaken or (self._position is not None and slot < self._position)
+        known = stream.has_received(packet) or slot in self._store
+        if past or known or not self._make_room(slot):
+            self._stats.fec_packets_discarded += 1
+            return
+        self._store.insert(
+            StoredPacket(
+                slot,
+                location.sequence,
+                location.timestamp,
+                arrival,
+                packet.payload,
+                carries,
+                is_copy=True,
+            )
+        )
+
     def _begin(self, packet: MediaPacket, arrival: float, carries: Carried) -> None:
         self._stream = Stream(packet, arrival, self._max_delay)
         self._accept(packet, self._stream.first, arrival, carries)
@@ -197,7 +229,10 @@ class JitterBuffer:
             self._stream.restart_timing(self._late_packets)
             self._stats.resyncs += 1
             self._position = None
-        if slot in self._store or not self._make_room(slot):
+        held = self._store.get(slot)
+        if held is not None and held.is_copy:
+            self._discard([self._store.remove(slot)])
+        elif held is not None or not self._make_room(slot):
             self._discard([stored])
             return
         self._store.insert(stored)
@@ -301,9 +336,10 @@ class JitterBuffer:
         if packet is None or slot is None:
             return FramePlan(source, self._timestamp(slot))
         timestamp = self._timestamp(slot)
-        if source is FrameSource.PACKET:
+        if source in (FrameSource.PACKET, FrameSource.RED):
             timestamp = packet.timestamp
-            self._stats.count_delay(playout_at - packet.arrival, self._target_delay)
+            if source is FrameSource.PACKET:
+                self._stats.count_delay(playout_at - packet.arrival, self._target_delay)
             played = self._store.take_before(slot + 1)
             self._pass(played)
             self._stats.fec_packets_discarded += sum(p.redundancy_wasted for p in played)
@@ -337,5 +373,5 @@ class JitterBuffer:
 
     def _discard(self, packets: list[StoredPacket]) -> None:
         """Counts packets that are never played."""
-        self._stats.packets_discarded += len(packets)
-        self._stats.fec_packets_discarded += sum(p.redundancy_wasted for p in packets)
+        self._stats.packets_discarded += sum(not p.is_copy for p in packets)
+        self._stats.fec_packets_discarded += sum(p.is_copy or p.redundancy_wasted for p in packets)

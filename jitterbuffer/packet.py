@@ -15,3 +15,5 @@ class MediaPacket:
     """32 bit, 48 kHz."""
     ssrc: int
     payload: bytes
+    is_copy: bool = False
+    """Whether it came as redundancy in a later packet (RFC 2198), under numbers of its own."""

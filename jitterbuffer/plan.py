@@ -53,13 +53,13 @@ def decide(
 ) -> Decision:
     """The best way to the frame in `slot`, of those `allowed`.
 
-    The packet itself; silence if the sender sent none; the LBRR of the packet that follows; the
+    The packet itself, or a copy of it; silence if the sender sent none; the LBRR of the packet that follows; the
     DRED of the nearest packet behind that carries any, which knows this frame best; then
     concealment. A frame that cannot be concealed either is silence.
     """
     packet = store.get(slot)
     if packet is not None:
-        return Decision(FrameSource.PACKET, packet)
+        return Decision(FrameSource.RED if packet.is_copy else FrameSource.PACKET, packet)
     following = store.after(slot)
     if _was_never_sent(before, following):
         return Decision(FrameSource.SILENCE, is_pause=True)

@@ -27,9 +27,9 @@ class JitterBufferStats:
     packets_stray: int = 0
     """Of another source, or of numbers that cannot be this one's, and not confirmed by a second."""
     fec_packets_received: int = 0
-    """Media packets that carry LBRR."""
+    """Media packets that carry LBRR or DRED, and copies of packets (RED)."""
     fec_packets_discarded: int = 0
-    """Those whose LBRR was not needed."""
+    """Those that were not needed."""
     dred_packets_received: int = 0
     """Media packets that carry DRED of our kind."""
     dred_bytes_received: int = 0

@@ -30,6 +30,7 @@ class StoredPacket:
     payload: bytes
     carries: Carried
     redundancy_used: bool = False
+    is_copy: bool = False
 
     @property
     def redundancy_wasted(self) -> bool:
@@ -54,6 +55,10 @@ class PacketStore:
         assert packet.slot not in self._packets
         self._packets[packet.slot] = packet
         insort(self._slots, packet.slot)
+
+    def remove(self, slot: int) -> StoredPacket:
+        self._slots.remove(slot)
+        return self._packets.pop(slot)
 
     def get(self, slot: int) -> StoredPacket | None:
         return self._packets.get(slot)

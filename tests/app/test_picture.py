@@ -61,7 +61,7 @@ def test_each_source_that_occurs_is_drawn_and_no_other(tmp_path: Path) -> None:
     counts = {source: int(pixels(image, COLOURS[source]).sum()) for source in SOURCES}
     assert counts[FrameSource.DRED] > 10_000
     assert counts[FrameSource.PACKET] / counts[FrameSource.DRED] == pytest.approx(4, rel=0.1)
-    for absent in (FrameSource.LBRR, FrameSource.PLC, FrameSource.SILENCE):
+    for absent in (FrameSource.RED, FrameSource.LBRR, FrameSource.PLC, FrameSource.SILENCE):
         assert counts[absent] == 0
 
 
@@ -80,7 +80,7 @@ def test_a_lost_frame_of_silence_is_still_seen(tmp_path: Path) -> None:
     trace = CallTrace()
     for number in range(200):
         lost = 80 <= number < 120
-        trace.add(np.zeros(FRAME, np.int16), SOURCES[4] if lost else SOURCES[0])
+        trace.add(np.zeros(FRAME, np.int16), SOURCES[-1] if lost else SOURCES[0])
     image = drawn(tmp_path, trace)
     tint = 0.22 * np.array(to_rgb(COLOURS[FrameSource.SILENCE])) + 0.78
     tinted = (np.abs(image - tint) < 3 / 255).all(axis=2)

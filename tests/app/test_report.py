@@ -180,7 +180,7 @@ def test_an_imposed_delay_reaches_the_json_in_milliseconds() -> None:
 
 def test_frames_count_up_to_their_total() -> None:
     frames = full_report().as_dict()["frames"]
-    expected = {"total": 600, "packet": 480, "lbrr": 0, "dred": 90, "plc": 30, "silence": 0}
+    expected = {"total": 600, "packet": 480, "red": 0, "lbrr": 0, "dred": 90, "plc": 30, "silence": 0}
     assert frames == expected
 
 

@@ -195,6 +195,7 @@ def test_statistics_have_their_names_of_webrtc() -> None:
     }
     assert stats.frames == {
         FrameSource.PACKET: 5,
+        FrameSource.RED: 0,
         FrameSource.LBRR: 2,
         FrameSource.DRED: 0,
         FrameSource.PLC: 1,
