@@ -52,8 +52,8 @@ class JitterBuffer:
     `push` may be called from one thread (the event loop) and `pull` from another (playout): both
     hold a lock for a bounded search among at most `max_delay` of packets, and never decode.
 
-    `recovery` says which of RED, LBRR, DRED and PLC may fill holes. Raises ValueError when a delay is
-    out of range or `recovery` names another source.
+    `recovery` says which of RED, LBRR, DRED and PLC may fill holes. Raises ValueError when a delay
+    is out of range or `recovery` names another source.
     """
 
     def __init__(

@@ -53,9 +53,9 @@ def decide(
 ) -> Decision:
     """The best way to the frame in `slot`, of those `allowed`.
 
-    The packet itself, or a copy of it; silence if the sender sent none; the LBRR of the packet that follows; the
-    DRED of the nearest packet behind that carries any, which knows this frame best; then
-    concealment. A frame that cannot be concealed either is silence.
+    The packet itself, or a copy of it; silence if the sender sent none; the LBRR of the packet
+    that follows; the DRED of the nearest packet behind that carries any, which knows this frame
+    best; then concealment. A frame that cannot be concealed either is silence.
     """
     packet = store.get(slot)
     if packet is not None:

@@ -180,8 +180,8 @@ def test_an_imposed_delay_reaches_the_json_in_milliseconds() -> None:
 
 def test_frames_count_up_to_their_total() -> None:
     frames = full_report().as_dict()["frames"]
-    expected = {"total": 600, "packet": 480, "red": 0, "lbrr": 0, "dred": 90, "plc": 30, "silence": 0}
-    assert frames == expected
+    expected = {"packet": 480, "red": 0, "lbrr": 0, "dred": 90, "plc": 30, "silence": 0}
+    assert frames == {"total": 600} | expected
 
 
 def test_a_side_that_sent_nothing_reports_the_bitrate_it_received() -> None:
