@@ -12,40 +12,28 @@ from enum import StrEnum
 
 from app.audio import AudioSink, AudioSource, Recorder
 from app.call_report import ProcessMeter
+from app.coding import Outbound, make_buffer, make_decoder
 from app.control_timer import ControlTimer
 from app.delay import DelayAccount
 from app.ledger import Ledger
-from app.marker import MarkerInjector
 from app.net.clockmap import WallClock
 from app.net.rtcp import ByeReceived, ReportReceived
 from app.net.rtp import RtpReceived
 from app.net.sdp import MediaDescription
 from app.net.session import RtpSession
 from app.net.transport import Transport
-from app.options import CallOptions, Recovery
+from app.options import CallOptions
 from app.playout import MarkerProbe, Playout
 from app.priority import request_realtime
-from app.redundancy import MAX_REACH, RedundancyPolicy
-from app.sender import EncodedFrame, Sender
+from app.reception import Reception
+from app.sender import EncodedFrame
 from codec import FRAME_SECONDS
-from codec.concealer import Concealer
-from codec.dred import DredDecoder, DredEncoder
-from codec.libopus import load_libopus
-from codec.opus import OpusDecoder, OpusEncoder
-from codec.receiver import SpeechDecoder
-from jitterbuffer import JitterBuffer, MediaPacket
 
 HOUSEKEEPING = 0.1
 """Seconds between looks at timers. RTCP need not be punctual."""
 
 UNREACHABLE_PATIENCE = 3.0
 """Seconds of silence, during which the peer's host says that nobody listens, that end a call."""
-
-BEAT_PACKETS = (1, 50)
-"""After so many packets playout is aligned: the first says when about, fifty how fast they are."""
-
-BEAT_MARGIN = 0.5e-3
-"""Seconds behind the exact instant: what comes a little late must not wait a whole frame."""
 
 
 class Ending(StrEnum):
@@ -70,16 +58,6 @@ class CallEnd:
 
     def __str__(self) -> str:
         return f"{self.ending}: {self.detail}" if self.detail else str(self.ending)
-
-
-def load_models(options: CallOptions) -> None:
-    """Reads from disk what a call needs, a second's work: not to be done while the peer talks."""
-    load_libopus(options.libopus)
-    if options.recovery is not Recovery.OPUS_PLC:
-        Concealer()
-    if options.recovery.dred:
-        DredEncoder()
-        DredDecoder()
 
 
 class Call:
@@ -113,54 +91,22 @@ class Call:
         self._ledger = Ledger(options.ledger)
         self.control = ControlTimer()
 
-        self._packets = 0
         self.realtime = False
         """Whether the system runs us ahead of ordinary work."""
         self.process = ProcessMeter.start()
 
-        self.library = load_libopus(options.libopus)
-        self.lbrr = options.recovery.lbrr and remote.opus.useinbandfec
-        self.dred = options.recovery.dred and bool(remote.opus.dred_duration)
-        """Whether we may send DRED: we were asked to, and the peer can use it."""
-        self.bitrate = min(options.bitrate, remote.opus.maxaveragebitrate or options.bitrate)
-        self._policy = RedundancyPolicy(
-            bitrate=self.bitrate,
-            lbrr=self.lbrr,
-            dred=self.dred,
-            dred_ms=options.dred_ms,
-            max_dred_ms=min(MAX_REACH, remote.opus.dred_duration or 0),
-            total_bitrate=remote.opus.maxaveragebitrate,
-            expected_loss=options.expected_loss,
-        )
-        redundancy = self._policy.current
-        encoder = OpusEncoder(
-            bitrate=redundancy.opus_bitrate,
-            complexity=options.complexity,
-            expected_loss=redundancy.expected_loss_percent,
-            lbrr=redundancy.lbrr,
-            library=options.libopus,
-        )
-        self.sender = Sender(
-            encoder,
+        self.outbound = Outbound(options, remote.opus)
+        self.sender = self.outbound.sender(
             emit=self._send,
             ended=lambda: self._on_loop(self._source_ended),
             clock=time.monotonic,
-            redundancy=redundancy,
-            dred=DredEncoder(lookahead=encoder.lookahead) if self.dred else None,
-            injector=MarkerInjector() if options.probe else None,
             rtp_origin=session.rtp_origin,
         )
-        self.buffer = JitterBuffer(
-            target_delay=options.buffer_ms / 1e3, recovery=options.recovery.sources
-        )
-        neural = options.recovery is not Recovery.OPUS_PLC
-        self.decoder = SpeechDecoder(
-            OpusDecoder(library=options.libopus),
-            concealer=Concealer() if neural else None,
-            dred=DredDecoder() if options.recovery.dred else None,
-        )
+        self.buffer = make_buffer(options)
+        self._reception = Reception(self.buffer, sink.align)
+        self.decoder = make_decoder(options)
         self.probe = MarkerProbe() if options.probe else None
-        self.delay = DelayAccount(encoder.lookahead)
+        self.delay = DelayAccount(self.outbound.encoder.lookahead)
         self.playout = Playout(
             self.buffer,
             self.decoder,
@@ -231,21 +177,13 @@ class Call:
         for event in self.session.receive(data, arrival, self._wall.ntp(arrival)):
             match event:
                 case RtpReceived():
-                    packet = MediaPacket(event.sequence, event.timestamp, event.ssrc, event.payload)
-                    self.buffer.push(packet, arrival)
-                    self._put_on_beat(arrival)
+                    self._reception.take(event)
                 case ReportReceived(reception=reception, bursts=bursts) if reception is not None:
-                    self.sender.protect(self._policy.update(reception.fraction_lost, bursts))
+                    self.sender.protect(
+                        self.outbound.policy.update(reception.fraction_lost, bursts)
+                    )
                 case ByeReceived():
                     self.hang_up(Ending.PEER)
-
-    def _put_on_beat(self, arrival: float) -> None:
-        """Playout of a sink that may choose falls just behind the target delay."""
-        self._packets += 1
-        if self._packets in BEAT_PACKETS:
-            beat = self.buffer.on_time(arrival + self.buffer.target_delay)
-            if beat is not None:
-                self.sink.align(beat + BEAT_MARGIN)
 
     def _keep_house(self) -> None:
         now = time.monotonic()

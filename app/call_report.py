@@ -59,7 +59,7 @@ def snapshot(call: Call, peer: str) -> CallSnapshot:
         elapsed=call.seconds,
         state="in call" if inbound["packetsReceived"] else "connecting",
         peer=peer,
-        codec=codec_name(call),
+        codec=call.outbound.codec_name(),
         recovery=call.options.recovery,
         sending=_sent_bitrate(call),
         receiving=_received_bitrate(call),
@@ -87,7 +87,7 @@ def report(call: Call, end: CallEnd, *, side: str, peer: str, control: ControlTi
     return CallReport(
         side=side,
         peer=peer,
-        codec=codec_name(call),
+        codec=call.outbound.codec_name(),
         recovery=options.recovery,
         duration=call.seconds,
         ended=str(end),
@@ -105,12 +105,6 @@ def report(call: Call, end: CallEnd, *, side: str, peer: str, control: ControlTi
         dred=dred_use(call),
         process=call.process.report(call.seconds, call.realtime),
     )
-
-
-def codec_name(call: Call) -> str:
-    """What both sides agreed on, and with whose code we do it."""
-    extras = (" + LBRR" if call.lbrr else "") + (" + DRED" if call.dred else "")
-    return f"Opus wideband {call.bitrate / 1e3:g} kb/s{extras} ({call.library.version})"
 
 
 def dred_use(call: Call) -> DredUse | None:
@@ -153,7 +147,7 @@ def _outbound(call: Call) -> OutboundStats:
     return OutboundStats(
         packetsSent=int(sent["packetsSent"] or 0),
         bytesSent=int(sent["bytesSent"] or 0),
-        targetBitrate=float(call.bitrate),
+        targetBitrate=float(call.outbound.bitrate),
         audioLevel=meter.level,
         totalAudioEnergy=meter.total_energy,
         totalSamplesDuration=meter.total_duration,

@@ -14,12 +14,12 @@ from random import SystemRandom
 
 from app.audio import AudioError, AudioSink, AudioSource, Recorder, parse_sink, parse_source
 from app.audio.recording import WRITERS
-from app.call import Call, CallEnd, Ending, load_models
+from app.call import Call, CallEnd, Ending
+from app.coding import load_models, opus_parameters
 from app.impairment import impaired_link
 from app.net.clockmap import host_token
 from app.net.errors import CallError
 from app.net.impaired import ImpairedTransport
-from app.net.opus_fmtp import OpusParameters
 from app.net.pcap import PcapTransport, PcapWriter
 from app.net.reports import make_cname
 from app.net.rtp import random_ssrc
@@ -32,8 +32,6 @@ from app.net.transport import (
     local_address_towards,
 )
 from app.options import CallOptions, UsageError
-from app.redundancy import MAX_REACH
-from codec import SAMPLE_RATE
 from codec.libopus import OpusUnavailable
 
 HEADERS_BITRATE = 8 * (20 + 8 + 12) * 50
@@ -81,21 +79,10 @@ class _Line:
         )
 
     def description(self) -> MediaDescription:
-        options = self.options
         return MediaDescription(
             address=self.udp.local[0],
             port=self.udp.local[1],
-            opus=OpusParameters(
-                maxplaybackrate=SAMPLE_RATE,
-                sprop_maxcapturerate=SAMPLE_RATE,
-                useinbandfec=options.recovery.lbrr,
-                dred_duration=MAX_REACH if options.recovery.dred else None,
-                sprop_dred_duration=(
-                    (MAX_REACH if options.dred_ms is None else options.dred_ms)
-                    if options.recovery.dred
-                    else None
-                ),
-            ),
+            opus=opus_parameters(self.options),
             ssrc=self.ssrc,
             cname=self.cname,
         )

@@ -1,0 +1,37 @@
+"""From received media to the jitter buffer, and to the beat of playout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from app.net.rtp import RtpReceived
+from jitterbuffer import JitterBuffer, MediaPacket
+
+BEAT_PACKETS = (1, 50)
+"""After so many packets playout is aligned: the first says when about, fifty how fast they are."""
+
+BEAT_MARGIN = 0.5e-3
+"""Seconds behind the exact instant: what comes a little late must not wait a whole frame."""
+
+
+class Reception:
+    """Puts packets into the buffer; `align` is that of the sink that plays from it."""
+
+    def __init__(self, buffer: JitterBuffer, align: Callable[[float], None]) -> None:
+        self._buffer = buffer
+        self._align = align
+        self._packets = 0
+
+    def take(self, received: RtpReceived) -> None:
+        """One packet of the peer's, on arrival."""
+        packet = MediaPacket(received.sequence, received.timestamp, received.ssrc, received.payload)
+        self._buffer.push(packet, received.arrival)
+        self._put_on_beat(received.arrival)
+
+    def _put_on_beat(self, arrival: float) -> None:
+        """Playout of a sink that may choose falls just behind the target delay."""
+        self._packets += 1
+        if self._packets in BEAT_PACKETS:
+            beat = self._buffer.on_time(arrival + self._buffer.target_delay)
+            if beat is not None:
+                self._align(beat + BEAT_MARGIN)
