@@ -8,6 +8,7 @@ from random import Random
 from aiortc.rtp import RtpPacket, clamp_packets_lost
 
 from app.net.bursts import BurstMeter
+from app.net.red import Copy
 from codec import RTP_CLOCK
 
 MAX_DATAGRAM = 2048
@@ -52,6 +53,8 @@ class RtpReceived:
     payload: bytes
     arrival: float
     """Monotonic seconds."""
+    copies: tuple[Copy, ...] = ()
+    """Earlier packets that came along as redundancy, newest first."""
 
 
 class RtpSender:
@@ -71,9 +74,16 @@ class RtpSender:
         self.octets = 0
         """Of payload, without headers and padding (RFC 3550 section 6.4.1)."""
 
-    def packetise(self, payload: bytes, timestamp: int, captured_at: float, marker: bool) -> bytes:
+    def packetise(
+        self,
+        payload: bytes,
+        timestamp: int,
+        captured_at: float,
+        marker: bool,
+        payload_type: int | None = None,
+    ) -> bytes:
         packet = RtpPacket(
-            payload_type=self.payload_type,
+            payload_type=self.payload_type if payload_type is None else payload_type,
             marker=int(marker),
             sequence_number=self._sequence,
             timestamp=(self.origin + timestamp) & 0xFFFF_FFFF,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from aiortc.sdp import DIRECTIONS, grouplines, ipaddress_to_sdp, parse_attr
 
 from app.net.opus_fmtp import OpusParameters
+from app.net.red import MAX_BLOCKS, RedFormat
 
 MAX_SDP = 64 * 1024
 MAX_MEDIA = 32
@@ -74,6 +76,8 @@ class MediaDescription:
     payload_type: int = PAYLOAD_TYPE
     direction: Direction = Direction.SENDRECV
     opus: OpusParameters = WIDEBAND
+    red: RedFormat | None = None
+    """Whether the party takes earlier packets repeated in later ones (RFC 2198)."""
     ptime: int | None = PTIME
     """ms the party would like in a packet."""
     maxptime: int | None = PTIME
@@ -82,11 +86,17 @@ class MediaDescription:
     cname: str | None = None
 
     def lines(self) -> list[str]:
+        opus, red = self.payload_type, self.red
         lines = [
-            f"m=audio {self.port} RTP/AVP {self.payload_type}",
-            f"a=rtpmap:{self.payload_type} opus/48000/2",
-            f"a=fmtp:{self.payload_type} {self.opus.to_fmtp()}",
+            f"m=audio {self.port} RTP/AVP {f'{red.payload_type} ' if red else ''}{opus}",
+            f"a=rtpmap:{opus} opus/48000/2",
+            f"a=fmtp:{opus} {self.opus.to_fmtp()}",
         ]
+        if red:
+            lines += [
+                f"a=rtpmap:{red.payload_type} red/48000/2",
+                f"a=fmtp:{red.payload_type} {'/'.join([str(opus)] * (red.copies + 1))}",
+            ]
         if self.ptime is not None:
             lines.append(f"a=ptime:{self.ptime}")
         if self.maxptime is not None:
@@ -135,10 +145,16 @@ class Offer:
         agreed = replace(
             media,
             payload_type=self.media.payload_type,
+            red=self._agree_on_red(media.red),
             direction=answer_direction(self.media.direction, media.direction),
         )
         refused = tuple(line and _refuse(line) for line in self.sections)
         return Answer(agreed, session_id, refused)
+
+    def _agree_on_red(self, ours: RedFormat | None) -> RedFormat | None:
+        """What we say of RED, in the payload type of the offer; None unless both sides take it."""
+        theirs = self.media.red
+        return replace(ours, payload_type=theirs.payload_type) if ours and theirs else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +179,10 @@ class Answer:
                 f"the answer uses payload type {media.payload_type}"
                 f" instead of {offer.media.payload_type}"
             )
+        if media.red and (
+            offer.media.red is None or media.red.payload_type != offer.media.red.payload_type
+        ):
+            media = replace(media, red=None)  # what was not offered is not used
         allowed = answer_direction(offer.media.direction, media.direction)
         if media.direction != allowed:
             raise SdpError(
@@ -228,7 +248,8 @@ def _read_media(section: list[str], session: list[str]) -> MediaDescription:
     if not 0 < port < 65536:
         raise SdpError("the audio is refused: port 0" if not port else f"port {port} is too high")
     attributes = [parse_attr(line.strip()) for line in section if line.startswith("a=")]
-    payload_type, opus = _read_opus(match[3].split(), attributes)
+    formats = match[3].split()
+    payload_type, opus = _read_opus(formats, attributes)
     if ("rtcp-mux", None) not in attributes:
         raise SdpError("a=rtcp-mux is missing: RTCP on a port of its own is not supported")
     maxptime = _milliseconds("maxptime", attributes)
@@ -241,6 +262,7 @@ def _read_media(section: list[str], session: list[str]) -> MediaDescription:
         payload_type=payload_type,
         direction=_read_direction(section, session),
         opus=opus,
+        red=_read_red(formats, attributes, payload_type),
         ptime=_milliseconds("ptime", attributes),
         maxptime=maxptime,
         ssrc=ssrc,
@@ -253,26 +275,43 @@ Attributes = list[tuple[str, str | None]]
 
 def _read_opus(formats: list[str], attributes: Attributes) -> tuple[int, OpusParameters]:
     """The first Opus format in the order of preference of the m= line."""
+    for number, parameters in _formats_of("opus/48000/2", formats, attributes):
+        if number > 127:
+            raise SdpError(f"payload type {number} is not between 0 and 127")
+        if number in _RTCP_RANGE:
+            raise SdpError(f"payload type {number} cannot be told from RTCP")
+        try:
+            return number, OpusParameters.from_fmtp(parameters)
+        except ValueError as error:
+            raise SdpError(str(error)) from None
+    raise SdpError("opus/48000/2 is not among the audio formats")
+
+
+def _read_red(formats: list[str], attributes: Attributes, opus: int) -> RedFormat | None:
+    """The first RED format that repeats that Opus format and nothing else, if there is one."""
+    for number, parameters in _formats_of("red/48000/2", formats, attributes):
+        blocks = parameters.strip().split("/")
+        repeats = 1 < len(blocks) <= MAX_BLOCKS and set(blocks) == {str(opus)}
+        if repeats and number < 128 and number not in (opus, *_RTCP_RANGE):
+            return RedFormat(number, len(blocks) - 1)
+    return None
+
+
+def _formats_of(
+    encoding: str, formats: list[str], attributes: Attributes
+) -> Iterator[tuple[int, str]]:
+    """Payload types of that encoding and their parameters, in the order of the m= line."""
     mapped: dict[str, str] = {}
-    parameters: dict[str, str] = {}
+    stated: dict[str, str] = {}
     for name, value in attributes:
         payload_type, _, rest = (value or "").partition(" ")
         if name == "rtpmap":
             mapped.setdefault(payload_type, rest.strip().lower())
         elif name == "fmtp":
-            parameters.setdefault(payload_type, rest)
+            stated.setdefault(payload_type, rest)
     for payload_type in formats:
-        if mapped.get(payload_type) == "opus/48000/2" and re.fullmatch("[0-9]{1,3}", payload_type):
-            number = int(payload_type)
-            if number > 127:
-                raise SdpError(f"payload type {number} is not between 0 and 127")
-            if number in _RTCP_RANGE:
-                raise SdpError(f"payload type {number} cannot be told from RTCP")
-            try:
-                return number, OpusParameters.from_fmtp(parameters.get(payload_type, ""))
-            except ValueError as error:
-                raise SdpError(str(error)) from None
-    raise SdpError("opus/48000/2 is not among the audio formats")
+        if mapped.get(payload_type) == encoding and re.fullmatch("[0-9]{1,3}", payload_type):
+            yield int(payload_type), stated.get(payload_type, "")
 
 
 def _read_address(section: list[str], session: list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
+from dataclasses import replace
 from enum import StrEnum
 from random import Random
 
@@ -11,6 +12,7 @@ from aiortc.rtp import RtcpByePacket, RtcpRrPacket, RtcpSdesPacket, RtcpSrPacket
 
 from app.net.bursts import BurstMetrics
 from app.net.clockmap import ClockEstimate, ClockMap
+from app.net.red import RedError, unpack_red
 from app.net.reports import ReportExchange
 from app.net.rtcp import ByeReceived, ReportReceived, RtcpTimer, cname_in, parse_compound
 from app.net.rtp import MAX_DATAGRAM, RtpReceived, RtpSender, SourceStatistics, random_ssrc
@@ -65,19 +67,26 @@ class RtpSession:
         rng: Random,
         cname: str,
         payload_type: int,
+        red_payload_type: int | None = None,
         ssrc: int | None = None,
         peer_ssrc: int | None = None,
         session_bandwidth: int = 64_000,
         minimum_interval: float = 1.0,
     ) -> None:
-        """`session_bandwidth` in bits/s, `minimum_interval` of RTCP and `now` in seconds."""
+        """`session_bandwidth` in bits/s, `minimum_interval` of RTCP and `now` in seconds.
+
+        `red_payload_type` if it was agreed to send redundancy by RFC 2198.
+        """
         self.ssrc = random_ssrc(rng, avoid=peer_ssrc) if ssrc is None else ssrc
         self.dropped: Counter[DropReason] = Counter()
         self.bytes_received = 0
         """Of accepted RTP payload."""
+        self.red_bytes_received = 0
+        """Of these, copies of earlier packets and what it takes to tell them apart."""
         self.last_heard: float | None = None
         """Monotonic instant of the peer's latest valid RTP or RTCP."""
         self._payload_type = payload_type
+        self._red_payload_type = red_payload_type
         self._sender = RtpSender(self.ssrc, payload_type, rng)
         timer = RtcpTimer(now, rng, session_bandwidth=session_bandwidth, minimum=minimum_interval)
         self._reports = ReportExchange(self._sender, cname, timer)
@@ -107,15 +116,21 @@ class RtpSession:
         return self._reports.clock_map
 
     def packetise(
-        self, payload: bytes, timestamp: int, captured_at: float, marker: bool = False
+        self,
+        payload: bytes,
+        timestamp: int,
+        captured_at: float,
+        marker: bool = False,
+        red: bool = False,
     ) -> bytes:
-        """The RTP packet of one Opus packet.
+        """The RTP packet of one Opus packet, or of one that repeats others before it (`red`).
 
         `timestamp` counts 48 kHz ticks from 0, `captured_at` is the monotonic instant of its first
         sample: sender reports tie the one to the other. `marker` on the first packet after silence
         (RFC 7587 section 4.1).
         """
-        return self._sender.packetise(payload, timestamp, captured_at, marker)
+        payload_type = self._red_payload_type if red else None
+        return self._sender.packetise(payload, timestamp, captured_at, marker, payload_type)
 
     @property
     def rtcp_due_at(self) -> float:
@@ -185,7 +200,7 @@ class RtpSession:
         return self._accept(received)
 
     def _put_on_probation(self, received: RtpReceived) -> list[Event]:
-        if received.payload_type != self._payload_type:
+        if not self._is_media(received.payload_type):
             return self._drop(DropReason.WRONG_PAYLOAD_TYPE)
         held, self._candidate = self._candidate, received
         if held is None:
@@ -208,13 +223,29 @@ class RtpSession:
         if not self._source.update_sequence(received.sequence):
             return self._drop(DropReason.OUT_OF_RUN)
         self.last_heard = received.arrival
-        if received.payload_type != self._payload_type:
+        if not self._is_media(received.payload_type):
             return self._drop(DropReason.WRONG_PAYLOAD_TYPE)
         self._source.update_jitter(received.timestamp, received.arrival)
+        size = len(received.payload)
+        if received.payload_type == self._red_payload_type:
+            try:
+                received = self._unpack(received)
+            except RedError:
+                return self._drop(DropReason.MALFORMED)
         if not received.payload:
             return self._drop(DropReason.EMPTY)
-        self.bytes_received += len(received.payload)
+        self.bytes_received += size
+        self.red_bytes_received += size - len(received.payload)
         return [received]
+
+    def _is_media(self, payload_type: int) -> bool:
+        return payload_type in (self._payload_type, self._red_payload_type)
+
+    def _unpack(self, received: RtpReceived) -> RtpReceived:
+        payload, copies = unpack_red(
+            received.payload, self._payload_type, received.sequence, received.timestamp
+        )
+        return replace(received, payload_type=self._payload_type, payload=payload, copies=copies)
 
     def _receive_rtcp(self, data: bytes, arrival: float, ntp: int) -> list[Event]:
         pieces, unknown = parse_compound(data)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.net.opus_fmtp import OpusParameters
+from app.net.red import RedFormat
 from app.net.sdp import (
     WIDEBAND,
     Answer,
@@ -104,6 +105,7 @@ def test_an_offer_says_what_the_rfcs_want_said() -> None:
             dred_duration=st.none() | st.integers(0, 60_000),
             sprop_dred_duration=st.none() | st.integers(0, 60_000),
         ),
+        red=st.none() | st.builds(RedFormat, st.sampled_from([35, 63]), st.integers(1, 31)),
         ptime=st.none() | st.integers(3, 120),
         maxptime=st.none() | st.integers(20, 120),
         ssrc=st.integers(0, 2**32 - 1),
@@ -325,3 +327,62 @@ def test_any_text_is_an_offer_that_can_be_answered_or_is_refused(text: str) -> N
         return
     answer = offer.answer(replace(OURS, opus=WIDEBAND), 1)
     assert Answer.parse(answer.to_sdp(), offer) == answer
+
+
+WITH_RED = replace(MEDIA, red=RedFormat(63, 2))
+
+
+def test_copies_are_offered_before_plain_opus() -> None:
+    lines = Offer(WITH_RED, 1).to_sdp().split("\r\n")
+
+    assert "m=audio 5004 RTP/AVP 63 111" in lines
+    assert "a=rtpmap:63 red/48000/2" in lines
+    assert "a=fmtp:63 111/111/111" in lines
+
+
+def test_copies_are_agreed_on_only_if_both_sides_take_them() -> None:
+    offer = Offer(replace(WITH_RED, red=RedFormat(35, 1)), 1)
+
+    assert offer.answer(OURS, 2).media.red is None
+    assert Offer(MEDIA, 1).answer(replace(OURS, red=RedFormat()), 2).media.red is None
+    assert offer.answer(replace(OURS, red=RedFormat(63, 2)), 2).media.red == RedFormat(35, 2)
+
+
+def test_an_answer_with_copies_that_were_not_offered_is_one_without() -> None:
+    offer, answer = Offer(MEDIA, 1), Offer(WITH_RED, 1).answer(replace(OURS, red=RedFormat()), 2)
+
+    assert Answer.parse(answer.to_sdp(), offer).media.red is None
+    other = Offer(replace(MEDIA, red=RedFormat(35, 1)), 1)
+    assert Answer.parse(answer.to_sdp(), other).media.red is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("a=fmtp:63 111/111/111\r\n", ""),
+        ("111/111/111", "111"),
+        ("111/111/111", "111/0"),
+        ("111/111/111", "111/"),
+        ("111/111/111", "/".join(["111"] * 40)),
+        ("red/48000/2", "red/8000"),
+        ("63", "64"),
+        ("63", "200"),
+    ],
+)
+def test_a_format_of_copies_that_cannot_be_used_is_passed_over(change: tuple[str, str]) -> None:
+    text = Offer(WITH_RED, 1).to_sdp().replace(*change)
+
+    assert Offer.parse(text).media == MEDIA
+
+
+def test_the_offer_of_a_browser_has_copies_of_one_packet() -> None:
+    text = offer_with(
+        "a=rtpmap:111 opus/48000/2",
+        "a=fmtp:111 minptime=10;useinbandfec=1",
+        "a=rtpmap:63 red/48000/2",
+        "a=fmtp:63 111/111",
+        "a=rtcp-mux",
+        media="m=audio 9 RTP/AVP 111 63 9 0 8 13 110 126",
+    )
+
+    assert Offer.parse(text).media.red == RedFormat(63, 1)

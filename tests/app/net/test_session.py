@@ -15,6 +15,7 @@ from aiortc.rtp import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.net.red import Copy, RedEncoder
 from app.net.reports import make_cname
 from app.net.rtcp import ByeReceived, ReportReceived, parse_compound
 from app.net.rtp import MAX_DATAGRAM, RtpReceived
@@ -499,3 +500,67 @@ def test_memory_stays_bounded_however_long_the_call() -> None:
         us.receive(peer.make_report(now, ntp(now)), now, ntp(now))
     assert len(us._reports._sent) == 64
     assert len(us.clock_map._exchanges) <= 64
+
+
+def with_copies(receiver_agrees: bool = True) -> tuple[RtpSession, RtpSession, RedEncoder]:
+    """A sender of RED, a receiver, and what packs the payloads."""
+    sides = [
+        RtpSession(
+            now=0.0,
+            rng=Random(1),
+            cname=name,
+            payload_type=111,
+            red_payload_type=63 if agrees else None,
+            ssrc=ssrc,
+            peer_ssrc=peer,
+        )
+        for name, ssrc, peer, agrees in (("a", US, PEER, True), ("b", PEER, US, receiver_agrees))
+    ]
+    return sides[0], sides[1], RedEncoder(111)
+
+
+def test_a_packet_that_repeats_others_arrives_as_itself_with_copies() -> None:
+    sender, receiver, red = with_copies()
+    red.protect(b"before", 0, 1)
+    payload = red.protect(b"now", FRAME_TICKS, 1)
+    assert payload is not None
+
+    first = sender.packetise(b"before", 0, 0.0)
+    (before,) = receiver.receive(first, 0.0, ntp(0.0))
+    (event,) = receiver.receive(
+        sender.packetise(payload, FRAME_TICKS, 0.02, red=True), 0.02, ntp(0.02)
+    )
+
+    assert isinstance(before, RtpReceived)
+    assert isinstance(event, RtpReceived)
+    assert event.payload == b"now"
+    assert event.payload_type == 111
+    assert event.copies == (Copy(before.sequence, before.timestamp, b"before"),)
+    assert receiver.bytes_received == len(b"before") + len(payload)
+    assert receiver.red_bytes_received == len(payload) - len(b"now")
+
+
+def test_copies_that_were_not_agreed_on_are_dropped() -> None:
+    sender, receiver, _ = with_copies(receiver_agrees=False)
+    packet = sender.packetise(b"\x6fnow", 0, 0.0, red=True)
+    assert receiver.receive(packet, 0.0, ntp(0.0)) == []
+    assert receiver.dropped == {DropReason.WRONG_PAYLOAD_TYPE: 1}
+
+
+def test_malformed_copies_are_dropped_and_counted_as_received() -> None:
+    sender, receiver, _ = with_copies()
+    for payload in (b"", b"\xef", b"\x0dnoise"):
+        assert receiver.receive(sender.packetise(payload, 0, 0.0, red=True), 0.0, ntp(0.0)) == []
+    assert receiver.dropped == {DropReason.MALFORMED: 3}
+    assert receiver.stats()["inbound-rtp"]["packetsReceived"] == 3
+
+
+@given(st.lists(st.binary(max_size=60), max_size=20))
+def test_any_payload_of_copies_is_taken_or_dropped(payloads: list[bytes]) -> None:
+    sender, receiver, _ = with_copies()
+    for payload in payloads:
+        packet = sender.packetise(payload, 0, 0.0, red=True)
+        for event in receiver.receive(packet, 0.0, ntp(0.0)):
+            assert isinstance(event, RtpReceived)
+            assert event.payload
+            assert len(event.payload) + sum(len(c.payload) for c in event.copies) < len(payload)
