@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from app.control_timer import ControlTimer
 from app.liveview import CallSnapshot, Level
 from app.meter import LevelMeter
+from app.net.session import RtpSession
 from app.options import CallOptions, Impairment
+from app.playout import Playout
 from app.report import (
     Bitrate,
     CallReport,
@@ -24,7 +26,10 @@ from app.report import (
     ProcessReport,
     RemoteStats,
 )
+from app.sender import Sender
 from codec.frame import FrameSource
+from codec.receiver import SpeechDecoder
+from jitterbuffer import JitterBuffer
 
 if TYPE_CHECKING:
     from app.call import Call, CallEnd
@@ -75,7 +80,7 @@ def snapshot(call: Call, peer: str) -> CallSnapshot:
         deadlines_missed=call.sink.stats.deadlines.missed,
         microphone=_level(call.sender.meter),
         speaker=_level(call.playout.meter),
-        dred=dred_use(call),
+        dred=_dred_use(call),
         note=call.output_error,
     )
 
@@ -94,60 +99,62 @@ def report(call: Call, end: CallEnd, *, side: str, peer: str, control: ControlTi
         seed=options.seed if options.outbound or options.inbound else None,
         netem=_impairments(options, "netem"),
         loss_trace=_impairments(options, "loss_trace"),
-        inbound=_inbound(call),
-        outbound=_outbound(call),
+        inbound=inbound_stats(call.session, call.buffer, call.playout),
+        outbound=outbound_stats(call.session, call.sender, call.outbound.bitrate),
         frames=dict(call.playout.frames),
         sent_bitrate=_sent_bitrate(call),
         received_bitrate=_received_bitrate(call),
         delay=call.delay.summary(),
         markers=markers,
         deadline=_deadlines(call, control),
-        dred=dred_use(call),
+        dred=_dred_use(call),
         process=call.process.report(call.seconds, call.realtime),
     )
 
 
-def dred_use(call: Call) -> DredUse | None:
-    """Whether DRED reaches us and helps; None where it is not asked for."""
-    if not call.options.recovery.dred:
-        return None
-    carried, used = call.buffer.stats.dred_packets_received, call.playout.frames[FrameSource.DRED]
+def dred_use(
+    buffer: JitterBuffer, decoder: SpeechDecoder, playout: Playout, *, offered: bool
+) -> DredUse:
+    """Whether DRED, which the peer has `offered` or not, reaches us and helps."""
+    carried, used = buffer.stats.dred_packets_received, playout.frames[FrameSource.DRED]
     reason = None
-    if not call.remote.opus.sprop_dred_duration:
+    if not offered:
         reason = "the peer does not offer it"
     elif not carried:
-        reason = "the peer sees no need for it" if call.playout.frames else "nothing received yet"
+        reason = "the peer sees no need for it" if playout.frames else "nothing received yet"
     elif not used:
         reason = "no hole needed it"
-    if call.decoder.dred_damaged:
-        reason = f"unreadable in {call.decoder.dred_damaged} packets"
-    return DredUse(carried=carried, parsed=call.decoder.dred_parsed, used=used, reason=reason)
+    if decoder.dred_damaged:
+        reason = f"unreadable in {decoder.dred_damaged} packets"
+    return DredUse(carried=carried, parsed=decoder.dred_parsed, used=used, reason=reason)
 
 
-def _inbound(call: Call) -> InboundStats:
+def inbound_stats(session: RtpSession, buffer: JitterBuffer, playout: Playout) -> InboundStats:
+    """What has been received and played."""
     names = {field.name for field in fields(InboundStats)}
-    received = call.session.stats()["inbound-rtp"]
-    jitter_buffer = call.buffer.stats
+    received = session.stats()["inbound-rtp"]
+    jitter_buffer = buffer.stats
     values = {**received, **jitter_buffer.webrtc()}
-    meter = call.playout.meter
+    meter = playout.meter
     return InboundStats(
         **{name: value for name, value in values.items() if name in names},  # type: ignore[arg-type]
         packetsDuplicated=jitter_buffer.packets_duplicated,
         audioLevel=meter.level,
         totalAudioEnergy=meter.total_energy,
         totalSamplesDuration=meter.total_duration,
-        totalProcessingDelay=call.playout.processing_delay,
+        totalProcessingDelay=playout.processing_delay,
     )
 
 
-def _outbound(call: Call) -> OutboundStats:
-    statistics = call.session.stats()
+def outbound_stats(session: RtpSession, sender: Sender, bitrate: int) -> OutboundStats:
+    """What has been sent, with `bitrate` (bits/s) as the target, and what the peer says of it."""
+    statistics = session.stats()
     sent, remote = statistics["outbound-rtp"], statistics["remote-inbound-rtp"]
-    meter = call.sender.meter
+    meter = sender.meter
     return OutboundStats(
         packetsSent=int(sent["packetsSent"] or 0),
         bytesSent=int(sent["bytesSent"] or 0),
-        targetBitrate=float(call.outbound.bitrate),
+        targetBitrate=float(bitrate),
         audioLevel=meter.level,
         totalAudioEnergy=meter.total_energy,
         totalSamplesDuration=meter.total_duration,
@@ -170,16 +177,24 @@ def _deadlines(call: Call, control: ControlTimer) -> DeadlineReport:
     )
 
 
+def _dred_use(call: Call) -> DredUse | None:
+    if not call.options.recovery.dred:
+        return None
+    offered = bool(call.remote.opus.sprop_dred_duration)
+    return dred_use(call.buffer, call.decoder, call.playout, offered=offered)
+
+
 def _sent_bitrate(call: Call) -> Bitrate | None:
-    return _bitrate(call.sender.payload_bytes, call.sender.dred_bytes, call.seconds)
+    return mean_bitrate(call.sender.payload_bytes, call.sender.dred_bytes, call.seconds)
 
 
 def _received_bitrate(call: Call) -> Bitrate | None:
     dred = call.buffer.stats.dred_bytes_received
-    return _bitrate(call.session.bytes_received, dred, call.seconds)
+    return mean_bitrate(call.session.bytes_received, dred, call.seconds)
 
 
-def _bitrate(payload_bytes: int, dred_bytes: int, seconds: float) -> Bitrate | None:
+def mean_bitrate(payload_bytes: int, dred_bytes: int, seconds: float) -> Bitrate | None:
+    """Of `payload_bytes`, which include those of DRED, in so many seconds; None without any."""
     if not payload_bytes or seconds <= 0:
         return None
     return Bitrate(8 * (payload_bytes - dred_bytes) / seconds, 8 * dred_bytes / seconds)
