@@ -95,7 +95,7 @@ class Call:
         """Whether the system runs us ahead of ordinary work."""
         self.process = ProcessMeter.start()
 
-        self.outbound = Outbound(options, remote.opus)
+        self.outbound = Outbound(options, remote.opus, remote.red, remote.payload_type)
         self.sender = self.outbound.sender(
             emit=self._send,
             ended=lambda: self._on_loop(self._source_ended),
@@ -164,7 +164,9 @@ class Call:
     def _send(self, frame: EncodedFrame) -> None:
         if self.remote.direction.receives and not self._end.done():
             self._transport.send(
-                self.session.packetise(frame.payload, frame.timestamp, frame.captured_at)
+                self.session.packetise(
+                    frame.payload, frame.timestamp, frame.captured_at, red=frame.is_red
+                )
             )
 
     # The event loop's thread

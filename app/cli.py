@@ -203,6 +203,13 @@ def _add_call_options(parser: argparse.ArgumentParser) -> None:
         help="fix how far back DRED reaches, 0-1000 (default: by the peer's loss reports)",
     )
     coding.add_argument(
+        "--red-copies",
+        type=int,
+        default=1,
+        metavar="N",
+        help="with --recovery red, packets that repeat each one, 1-2 (default: %(default)s)",
+    )
+    coding.add_argument(
         "--expected-loss",
         type=int,
         metavar="PERCENT",
@@ -286,6 +293,7 @@ def _options(parsed: argparse.Namespace) -> CallOptions:
         expected_loss=parsed.expected_loss,
         recovery=parsed.recovery,
         dred_ms=parsed.dred_ms,
+        red_copies=parsed.red_copies,
         buffer_ms=parse_buffer(parsed.buffer),
         outbound=impairment(parsed.netem, parsed.loss_trace),
         inbound=impairment(parsed.netem_in, parsed.loss_trace_in),

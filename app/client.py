@@ -21,6 +21,7 @@ from app.net.clockmap import host_token
 from app.net.errors import CallError
 from app.net.impaired import ImpairedTransport
 from app.net.pcap import PcapTransport, PcapWriter
+from app.net.red import RedFormat
 from app.net.reports import make_cname
 from app.net.rtp import random_ssrc
 from app.net.sdp import Answer, MediaDescription, Offer
@@ -83,6 +84,7 @@ class _Line:
             address=self.udp.local[0],
             port=self.udp.local[1],
             opus=opus_parameters(self.options),
+            red=RedFormat() if self.options.recovery.red else None,
             ssrc=self.ssrc,
             cname=self.cname,
         )
@@ -92,12 +94,14 @@ class _Line:
     ) -> tuple[Call, CallEnd]:
         """The call itself, from the agreed descriptions to the hang-up."""
         options = self.options
+        red = remote.red if options.recovery.red else None
         self.udp.connect(remote.address, remote.port)
         session = RtpSession(
             now=asyncio.get_running_loop().time(),
             rng=SystemRandom(),
             cname=self.cname,
             payload_type=remote.payload_type,
+            red_payload_type=red.payload_type if red else None,
             ssrc=self.ssrc,
             peer_ssrc=remote.ssrc,
             session_bandwidth=options.bitrate + HEADERS_BITRATE,

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from app.marker import MarkerInjector
 from app.net.opus_fmtp import OpusParameters
+from app.net.red import RedEncoder, RedFormat
+from app.net.sdp import PAYLOAD_TYPE
 from app.options import CallOptions, Recovery
 from app.redundancy import MAX_REACH, RedundancyPolicy
 from app.sender import EncodedFrame, Sender
@@ -43,16 +45,25 @@ def opus_parameters(options: CallOptions) -> OpusParameters:
 class Outbound:
     """How one side codes what it sends to a peer, and protects it."""
 
-    def __init__(self, options: CallOptions, peer: OpusParameters) -> None:
-        """`peer` is what the other side has said of itself."""
+    def __init__(
+        self,
+        options: CallOptions,
+        peer: OpusParameters,
+        red: RedFormat | None = None,
+        payload_type: int = PAYLOAD_TYPE,
+    ) -> None:
+        """`peer` and `red` are what the other side has said of itself, `payload_type` Opus's."""
         self.lbrr = options.recovery.lbrr and peer.useinbandfec
         self.dred = options.recovery.dred and bool(peer.dred_duration)
         """Whether we may send DRED: we were asked to, and the peer can use it."""
+        self.red_copies = min(options.red_copies, red.copies) if options.recovery.red and red else 0
+        self._payload_type = payload_type
         self.bitrate = min(options.bitrate, peer.maxaveragebitrate or options.bitrate)
         self.policy = RedundancyPolicy(
             bitrate=self.bitrate,
             lbrr=self.lbrr,
             dred=self.dred,
+            red_copies=self.red_copies,
             dred_ms=options.dred_ms,
             max_dred_ms=min(MAX_REACH, peer.dred_duration or 0),
             total_bitrate=peer.maxaveragebitrate,
@@ -84,6 +95,7 @@ class Outbound:
             clock=clock,
             redundancy=self.policy.current,
             dred=DredEncoder(lookahead=self.encoder.lookahead) if self.dred else None,
+            red=RedEncoder(self._payload_type) if self.red_copies else None,
             injector=self._injector,
             rtp_origin=rtp_origin,
         )
@@ -91,6 +103,8 @@ class Outbound:
     def codec_name(self) -> str:
         """What both sides agreed on, and with whose code we do it."""
         extras = (" + LBRR" if self.lbrr else "") + (" + DRED" if self.dred else "")
+        if self.red_copies:
+            extras += f" + RED, {self.red_copies} cop{'y' if self.red_copies == 1 else 'ies'}"
         library = self.encoder.library.version
         return f"Opus wideband {self.bitrate / 1e3:g} kb/s{extras} ({library})"
 

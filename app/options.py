@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from app.net.red import MAX_COPIES
 from app.netem import NetemSpec
 from codec.frame import FrameSource
 
@@ -22,6 +23,8 @@ class Recovery(StrEnum):
     PLC = "plc"
     """Nothing."""
     LBRR = "lbrr"
+    RED = "red"
+    """Whole packets, repeated in those that follow."""
     DRED = "dred"
     LBRR_DRED = "lbrr+dred"
 
@@ -29,6 +32,8 @@ class Recovery(StrEnum):
     def sources(self) -> frozenset[FrameSource]:
         """Of lost frames."""
         sources = {FrameSource.PLC}
+        if self is Recovery.RED:
+            sources.add(FrameSource.RED)
         if self in (Recovery.LBRR, Recovery.LBRR_DRED):
             sources.add(FrameSource.LBRR)
         if self in (Recovery.DRED, Recovery.LBRR_DRED):
@@ -38,6 +43,10 @@ class Recovery(StrEnum):
     @property
     def lbrr(self) -> bool:
         return FrameSource.LBRR in self.sources
+
+    @property
+    def red(self) -> bool:
+        return FrameSource.RED in self.sources
 
     @property
     def dred(self) -> bool:
@@ -75,6 +84,8 @@ class CallOptions:
     recovery: Recovery = Recovery.LBRR_DRED
     dred_ms: int | None = None
     """How far back DRED reaches, 0-1000; None follows the peer's reports."""
+    red_copies: int = 1
+    """By how many packets each is repeated with RED, 1-2."""
     buffer_ms: float = 30.0
     """Time from a packet's arrival to its playout."""
     outbound: Impairment = Impairment()
@@ -93,6 +104,7 @@ class CallOptions:
         _within("--complexity", self.complexity, 0, 10, "")
         _within("--buffer", self.buffer_ms, 0, 2_000, "ms")
         _within("--timeout", self.timeout, 1, 3_600, "s")
+        _within("--red-copies", self.red_copies, 1, MAX_COPIES, "")
         if self.dred_ms is not None:
             _within("--dred-ms", self.dred_ms, 0, 1_000, "ms")
         if self.expected_loss is not None:

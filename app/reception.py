@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from app.net.rtp import RtpReceived
 from jitterbuffer import JitterBuffer, MediaPacket
@@ -14,6 +14,14 @@ BEAT_MARGIN = 0.5e-3
 """Seconds behind the exact instant: what comes a little late must not wait a whole frame."""
 
 
+def media_packets(received: RtpReceived) -> Iterator[MediaPacket]:
+    """What the jitter buffer takes in of it, in that order."""
+    ssrc = received.ssrc
+    yield MediaPacket(received.sequence, received.timestamp, ssrc, received.payload)
+    for copy in received.copies:
+        yield MediaPacket(copy.sequence, copy.timestamp, ssrc, copy.payload, is_copy=True)
+
+
 class Reception:
     """Puts packets into the buffer; `align` is that of the sink that plays from it."""
 
@@ -23,9 +31,9 @@ class Reception:
         self._packets = 0
 
     def take(self, received: RtpReceived) -> None:
-        """One packet of the peer's, on arrival."""
-        packet = MediaPacket(received.sequence, received.timestamp, received.ssrc, received.payload)
-        self._buffer.push(packet, received.arrival)
+        """One packet of the peer's, on arrival, and the earlier ones that it repeats."""
+        for packet in media_packets(received):
+            self._buffer.push(packet, received.arrival)
         self._put_on_beat(received.arrival)
 
     def _put_on_beat(self, arrival: float) -> None:

@@ -65,7 +65,9 @@ class Redundancy:
     dred_bytes: int
     """Most bytes of its payload in a 20 ms packet; 0: none."""
     opus_bitrate: int
-    """bits/s, for libopus. LBRR comes out of it, DRED does not."""
+    """bits/s, for libopus. LBRR comes out of it, DRED and copies do not."""
+    red_copies: int = 0
+    """Packets that are repeated in each."""
 
 
 def mean_run_ms(bursts: BurstMetrics) -> float:
@@ -110,8 +112,9 @@ def _room(bitrate: float) -> int:
 class RedundancyPolicy:
     """From the peer's reports to `Redundancy`. Quick up, slow down. No I/O, no clock.
 
-    `lbrr` and `dred` say what may be used. `bitrate` is that of speech, DRED comes on top of it:
-    at most `max_dred_bitrate`, and both together at most `total_bitrate`, all in bits/s.
+    `lbrr`, `dred` and `red_copies` (RFC 2198) say what may be used. `bitrate` is that of speech,
+    DRED and copies come on top of it: DRED at most `max_dred_bitrate`, and all together at most
+    `total_bitrate`, all in bits/s.
     `max_dred_ms` bounds what is chosen. `dred_ms` fixes DRED's reach instead: it is sent always
     and as far back as that, at 0 never. `expected_loss` in percent stands whatever is reported.
 
@@ -124,6 +127,7 @@ class RedundancyPolicy:
         bitrate: int,
         lbrr: bool = False,
         dred: bool = False,
+        red_copies: int = 0,
         dred_ms: int | None = None,
         max_dred_ms: int = MAX_REACH,
         max_dred_bitrate: int = 32_000,
@@ -137,6 +141,7 @@ class RedundancyPolicy:
             raise ValueError(f"expected_loss of {expected_loss}, not 0 to 100 percent")
         self._bitrate = bitrate
         self._lbrr = lbrr
+        self._red_copies = red_copies
         self._dred = dred and max_dred_ms >= 2 * CHUNK_MS and dred_ms != 0
         self._fixed_ms = dred_ms if self._dred else None
         self._max_ms = max_dred_ms // CHUNK_MS * CHUNK_MS
@@ -181,10 +186,18 @@ class RedundancyPolicy:
         # with nothing but LBRR there is no switching it off: its bits are in the bitrate anyway
         automatic = self._dred and self._fixed_ms is None
         lbrr = self._lbrr and (self._active or not automatic)
+        copies = self._copies() if self._active else 0
         bitrate = self._bitrate
         if self._total is not None:
-            bitrate = min(bitrate, max(self._speech_floor, self._total - dred_bits(size)))
-        return Redundancy(self._expected_loss(lbrr), lbrr, span, size, bitrate)
+            speech = (self._total - dred_bits(size)) // (1 + copies)
+            bitrate = min(bitrate, max(self._speech_floor, speech))
+        return Redundancy(self._expected_loss(lbrr), lbrr, span, size, bitrate, copies)
+
+    def _copies(self) -> int:
+        """As many as can be paid for beside the least that speech is to have."""
+        if self._total is None:
+            return self._red_copies
+        return max(0, min(self._red_copies, self._total // self._speech_floor - 1))
 
     def _expected_loss(self, lbrr: bool) -> int:
         if self._fixed_loss is not None:

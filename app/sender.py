@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from app.audio.base import CapturedFrame, silent_frame
 from app.marker import MarkerInjector
 from app.meter import LevelMeter
+from app.net.red import RedEncoder
 from app.redundancy import Redundancy
 from codec import FRAME_SECONDS, FRAME_TICKS, RTP_CLOCK, SAMPLE_RATE
 from codec.dred import DredEncoder, attach_dred
@@ -29,6 +30,8 @@ class EncodedFrame:
     captured_at: float
     encoded_at: float
     """Monotonic instant at which the payload was ready, in seconds."""
+    is_red: bool = False
+    """Whether the payload repeats packets before it (RFC 2198)."""
 
 
 class Sender:
@@ -45,6 +48,7 @@ class Sender:
         clock: Callable[[], float],
         redundancy: Redundancy,
         dred: DredEncoder | None = None,
+        red: RedEncoder | None = None,
         injector: MarkerInjector | None = None,
         rtp_origin: int = 0,
     ) -> None:
@@ -60,14 +64,17 @@ class Sender:
         self._redundancy = redundancy
         self._adapted_to = redundancy
         self._dred = dred
+        self._red = red
         self.meter = LevelMeter()
         self.frames = 0
         self.payload_bytes = 0
-        """Opus and DRED."""
+        """Opus and all redundancy."""
         self.dred_bytes = 0
         """By which DRED made packets larger."""
         self.dred_packets = 0
         """Packets sent with DRED."""
+        self.red_bytes = 0
+        """By which copies made packets larger."""
 
     def protect(self, redundancy: Redundancy) -> None:
         """How much redundancy to send, from the next frame on. Any thread."""
@@ -86,10 +93,19 @@ class Sender:
             wire = (self._rtp_origin + self._next_timestamp) & 0xFFFF_FFFF
             pcm = self._injector.mix(pcm, wire // TICKS_PER_SAMPLE)
         self.meter.update(pcm)
-        payload = self._encode(pcm)
+        packet = self._encode(pcm)
+        payload = self._repeat(packet)
         self.frames += 1
         self.payload_bytes += len(payload)
-        self._emit(EncodedFrame(payload, self._next_timestamp, frame.captured_at, self._clock()))
+        self._emit(
+            EncodedFrame(
+                payload,
+                self._next_timestamp,
+                frame.captured_at,
+                self._clock(),
+                is_red=payload is not packet,
+            )
+        )
         self._next_timestamp += FRAME_TICKS
 
     def _adapt(self) -> None:
@@ -115,6 +131,16 @@ class Sender:
         self.dred_packets += bool(about)
         self.dred_bytes += len(protected) - len(packet)
         return protected
+
+    def _repeat(self, packet: bytes) -> bytes:
+        """The packet, with those before it if they are to be repeated."""
+        if self._red is None:
+            return packet
+        repeated = self._red.protect(packet, self._next_timestamp, self._adapted_to.red_copies)
+        if repeated is None:
+            return packet
+        self.red_bytes += len(repeated) - len(packet)
+        return repeated
 
     def _skip_lost_capture(self, captured_at: float) -> None:
         """Media time follows capture: frames the source lost leave a step in the timestamps."""
