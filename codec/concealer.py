@@ -34,7 +34,7 @@ better, and it all falls due in the first frame of a hole."""
 
 JOIN = 80
 """Samples of the cross-fade into a good frame: 5 ms. The vectors that the frame before it was
-spoken from reach exactly so far."""
+spoken from reach exactly so far; a few samples more are spoken in the light of the last."""
 
 FULL = 960
 GONE = 3200
@@ -74,6 +74,8 @@ class Concealer:
         self._extractor = FeatureExtractor()
         self._noise = ComfortNoise(seed)
         self._heard = np.zeros(2 * FRAME, np.int16)
+        self._onward: npt.NDArray[np.int16] | None = None
+        """How the voice of the hole that ends goes on, once somebody wants to know."""
         self._position = 0
         self._in_hole = False
         self._predicted = GONE
@@ -85,7 +87,7 @@ class Concealer:
         """A frame that is right, int16 [320]; returns it joined to what was heard before it."""
         if self._in_hole:
             pcm = pcm.copy()
-            onward = self._run_on()
+            onward = self._run_on(JOIN)[:JOIN]
             pcm[:JOIN] = np.rint(pcm[:JOIN] + _FADE_OUT * (onward - pcm[:JOIN])).astype(np.int16)
         features = self._extractor.process(pcm)
         self._voice.describe(self._hop, features)
@@ -94,7 +96,19 @@ class Concealer:
         self._predicted = 0
         self._gain = 1.0
         self._in_hole = False
+        self._onward = None
         return self._hear(pcm)
+
+    def past(self, samples: int, onward: int) -> npt.NDArray[np.int16] | None:
+        """In a hole, the sound around its end if the next frame is good: int16 [samples].
+
+        The last `onward` of them, 5 ms or more, are how the voice would go on. None when there is
+        no hole. At most 640 samples have been heard.
+        """
+        if not self._in_hole:
+            return None
+        before = self._heard[2 * FRAME - (samples - onward) :]
+        return np.concatenate([before, self._run_on(onward)])
 
     def conceal(self) -> PcmFrame:
         """A missing frame, int16 [320], from a prediction of what was going to be said.
@@ -144,17 +158,20 @@ class Concealer:
         if afresh or self._voice.position != self._position:
             self._voice.join(self._heard[-WARM_UP:], self._position)
 
-    def _run_on(self) -> npt.NDArray[np.float32]:
+    def _run_on(self, samples: int) -> npt.NDArray[np.int16]:
         """What the first samples after the hole would have been without an end to it."""
-        onward = np.zeros(JOIN, np.float32)
-        if self._gain > 0:
-            onward += self._voice.speak(JOIN) * self._gain
-        if self._gain < 1:
-            onward += self._noise.noise(1)[:JOIN] * np.sqrt(1 - self._gain**2)
-        return onward
+        if self._onward is None:
+            onward = np.zeros(samples, np.float32)
+            if self._gain > 0:
+                onward += self._voice.speak(samples) * self._gain
+            if self._gain < 1:
+                onward += self._noise.noise(1)[:samples] * np.sqrt(1 - self._gain**2)
+            self._onward = np.rint(np.clip(onward, -32768, 32767)).astype(np.int16)
+        return self._onward
 
     def _missed(self, pcm: PcmFrame) -> PcmFrame:
         self._in_hole = True
+        self._onward = None
         # what was said is known better than it can be measured; the extractor just keeps up
         self._extractor.process(pcm)
         return self._hear(pcm)

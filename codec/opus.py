@@ -117,6 +117,11 @@ class OpusEncoder:
         self.library.check(size, "encoding")
         return bytes(self._output_view[:size])
 
+    def reset(self) -> None:
+        """Forgets what was encoded; settings stay."""
+        code = self.library.opus_encoder_ctl(self._state, RESET_STATE)
+        self.library.check(code, "resetting an encoder")
+
     @property
     def bitrate(self) -> int:
         """bits/s."""

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codec import FRAME, FRAME_TICKS, RTP_CLOCK, SAMPLE_RATE
+from codec.decoder_primer import FRAMES, DecoderPrimer
 from codec.dred import DredDecoder, DredFeatures, DredSyntaxError
 from codec.features import SYNTHESIS_LAG
 from codec.frame import FramePlan, FrameSource, PcmFrame
@@ -21,6 +22,9 @@ OWN_ROWS = 2
 ROWS = 4
 """With those of the 20 ms after it, in whose light it is spoken."""
 HALF_HOP_TICKS = SYNTHESIS_LAG * RTP_CLOCK // SAMPLE_RATE
+
+CELT_ONLY = 0x80
+"""From this TOC byte on a packet holds no SILK (RFC 6716, table 2)."""
 
 IN_PACKETS = frozenset({FrameSource.PACKET, FrameSource.RED, FrameSource.LBRR})
 """Sources that libopus decodes."""
@@ -39,6 +43,12 @@ class Concealer(Protocol):
 
     def conceal(self) -> PcmFrame:
         """A guess at a missing frame."""
+
+    def past(self, samples: int, onward: int) -> npt.NDArray[np.int16] | None:
+        """After a missing frame, what was heard last, int16 [samples]; else None.
+
+        The last `onward` of them are still to come: they say how the sound would go on.
+        """
 
     def rebuild(self, features: npt.NDArray[np.float32]) -> PcmFrame:
         """A missing frame whose features are known, float32 [2 to 4, 20]: one row per 10 ms.
@@ -65,6 +75,7 @@ class SpeechDecoder:
         self.failed = 0
         self._opus = opus if opus is not None else OpusDecoder()
         self._concealer = concealer
+        self._primer = DecoderPrimer() if concealer is not None else None
         self._dred = dred
         self._redundancy: tuple[bytes, DredFeatures | None] | None = None
         self.dred_parsed = 0
@@ -95,6 +106,8 @@ class SpeechDecoder:
             self._silent = 0
         if plan.packet is not None and plan.source in IN_PACKETS:
             try:
+                if not plan.new_source:
+                    self._catch_up(plan.packet)
                 if plan.source is FrameSource.LBRR:
                     pcm = self._opus.decode_lbrr(plan.packet)
                 else:
@@ -106,7 +119,6 @@ class SpeechDecoder:
         if plan.source is FrameSource.DRED:
             features = self._recall(plan)
             if features is not None and self._concealer is not None:
-                self._opus.conceal()
                 return self._concealer.rebuild(features), FrameSource.DRED
         return self._conceal(), FrameSource.PLC
 
@@ -142,9 +154,19 @@ class SpeechDecoder:
         return pcm if self._concealer is None else self._concealer.good(pcm)
 
     def _conceal(self) -> PcmFrame:
-        # libopus conceals in any case: its state stays in step with the frames that were lost.
-        pcm = self._opus.conceal()
-        return pcm if self._concealer is None else self._concealer.conceal()
+        return self._opus.conceal() if self._concealer is None else self._concealer.conceal()
+
+    def _catch_up(self, packet: bytes) -> None:
+        """After a hole that libopus knows nothing of, prepare it for `packet`."""
+        if self._concealer is None or self._primer is None:
+            return
+        past = self._concealer.past(FRAMES * FRAME, self._primer.lookahead)
+        if past is None:
+            return
+        if packet and packet[0] < CELT_ONLY:
+            self._primer.prime(self._opus, past)
+        else:  # CELT predicts levels only, and its concealment keeps them
+            self._opus.conceal()
 
     def _fall_silent(self) -> PcmFrame:
         """Zeros; but the first frame after sound fades out instead of breaking off."""

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec import FRAME
+from codec.decoder_primer import FRAMES, DecoderPrimer
 from codec.frame import FramePlan, FrameSource, PcmFrame
 from codec.opus import OpusDecoder, OpusEncoder, has_lbrr
 from codec.receiver import RESET_AFTER, SpeechDecoder
@@ -149,11 +150,18 @@ def test_a_new_source_begins_with_a_fresh_decoder(packets: list[bytes]) -> None:
     assert np.array_equal(decoder.carry_out(begun)[0], fresh.decode(packets[40]))
 
 
+def ramp(samples: int) -> PcmFrame:
+    return (10 * np.arange(samples)).astype(np.int16)
+
+
 class Ramp:
-    """A concealer whose frames can be told from libopus's: it notes calls and continues a count."""
+    """A concealer whose frames can be told from libopus's; it notes calls."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+
+    def past(self, samples: int, onward: int) -> PcmFrame | None:
+        return ramp(samples) if self.calls[-1:] == ["conceal"] else None
 
     def good(self, pcm: PcmFrame) -> PcmFrame:
         self.calls.append("good" if pcm.any() else "silence")
@@ -174,13 +182,19 @@ def test_a_concealer_hears_every_frame_and_fills_the_holes(packets: list[bytes])
     frames = [decoder.carry_out(p)[0] for p in plans]
     assert concealer.calls == ["good", "conceal", "conceal", "good", "conceal", "silence"]
     assert (frames[1] == 1234).all()
-    # libopus has concealed the two as well, and so goes on as if its own had been heard.
-    reference.decode(packets[0])
-    reference.conceal()
-    reference.conceal()
+    # libopus goes on as if what was heard had been sent.
+    DecoderPrimer().prime(reference, ramp(FRAMES * FRAME))
     assert np.array_equal(frames[3], reference.decode(packets[3]))
     assert frames[4][0] == 1234
     assert all(a >= b for a, b in pairwise(frames[4].tolist()))
+
+
+def test_another_sender_is_not_decoded_from_what_was_heard_before(packets: list[bytes]) -> None:
+    decoder, fresh = SpeechDecoder(concealer=Ramp()), OpusDecoder()
+    decoder.carry_out(whole(packets[0]))
+    decoder.carry_out(LOST)
+    begun = plan(FrameSource.PACKET, packets[40], new_source=True)
+    assert np.array_equal(decoder.carry_out(begun)[0], fresh.decode(packets[40]))
 
 
 @settings(deadline=None)
