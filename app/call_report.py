@@ -185,19 +185,24 @@ def _dred_use(call: Call) -> DredUse | None:
 
 
 def _sent_bitrate(call: Call) -> Bitrate | None:
-    return mean_bitrate(call.sender.payload_bytes, call.sender.dred_bytes, call.seconds)
+    sender = call.sender
+    return mean_bitrate(sender.payload_bytes, sender.dred_bytes, call.seconds, sender.red_bytes)
 
 
 def _received_bitrate(call: Call) -> Bitrate | None:
     dred = call.buffer.stats.dred_bytes_received
-    return mean_bitrate(call.session.bytes_received, dred, call.seconds)
+    session = call.session
+    return mean_bitrate(session.bytes_received, dred, call.seconds, session.red_bytes_received)
 
 
-def mean_bitrate(payload_bytes: int, dred_bytes: int, seconds: float) -> Bitrate | None:
-    """Of `payload_bytes`, which include those of DRED, in so many seconds; None without any."""
+def mean_bitrate(
+    payload_bytes: int, dred_bytes: int, seconds: float, red_bytes: int = 0
+) -> Bitrate | None:
+    """Of `payload_bytes`, redundancy included, in so many seconds; None without any."""
     if not payload_bytes or seconds <= 0:
         return None
-    return Bitrate(8 * (payload_bytes - dred_bytes) / seconds, 8 * dred_bytes / seconds)
+    opus_bytes = payload_bytes - dred_bytes - red_bytes
+    return Bitrate(*(8 * count / seconds for count in (opus_bytes, dred_bytes, red_bytes)))
 
 
 def _level(meter: LevelMeter) -> Level:

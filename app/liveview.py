@@ -332,7 +332,9 @@ def _delay_text(snapshot: CallSnapshot, plus_minus: str = "±") -> str:
 
 
 def _bitrate_text(bitrate: Bitrate | None) -> str:
-    return f"{bitrate.opus / 1e3:.1f} + {bitrate.dred / 1e3:.1f} kb/s" if bitrate else ""
+    if bitrate is None:
+        return ""
+    return f"{bitrate.opus / 1e3:.1f} + {(bitrate.dred + bitrate.red) / 1e3:.1f} kb/s"
 
 
 def _loss(received: int, lost: int) -> float | None:

@@ -80,7 +80,14 @@ class Bitrate:
     """Payload bits per second, averaged over the call."""
 
     opus: float
+    """LBRR included."""
     dred: float
+    red: float = 0.0
+    """Copies of earlier packets."""
+
+    @property
+    def total(self) -> float:
+        return self.opus + self.dred + self.red
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +234,7 @@ class CallReport:
         return {
             "opus": main.opus if main else None,
             "dred": main.dred if main else None,
+            "red": main.red if main else None,
             "sent": asdict(sent) if sent else None,
             "received": asdict(received) if received else None,
         }
@@ -375,7 +383,8 @@ def _milliseconds(seconds: float | None) -> str | None:
 def _kilobits(bitrate: Bitrate | None) -> str | None:
     if bitrate is None:
         return None
-    return f"{bitrate.opus / 1e3:.1f} kb/s Opus + {bitrate.dred / 1e3:.1f} kb/s DRED"
+    text = f"{bitrate.opus / 1e3:.1f} kb/s Opus + {bitrate.dred / 1e3:.1f} kb/s DRED"
+    return f"{text} + {bitrate.red / 1e3:.1f} kb/s RED" if bitrate.red else text
 
 
 def _ms(seconds: float | None) -> float | None:

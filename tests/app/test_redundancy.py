@@ -372,3 +372,27 @@ def test_beside_dred_lbrr_rests_on_a_clean_network_and_has_its_floor_otherwise()
     assert all(s.lbrr == (s.dred_ms > 0) for s in over)
     assert over[-1] == Redundancy(0, False, 0, 0, 24_000)
     assert policy.update(0.04, burst(40, loss=0.004)).lbrr
+
+
+def test_copies_are_sent_while_there_is_loss() -> None:
+    policy = RedundancyPolicy(bitrate=24_000, red_copies=2)
+    assert policy.current == Redundancy(10, False, 0, 0, 24_000, 2)
+    over = [policy.update(0.0) for _ in range(30)]
+    assert over[-1] == Redundancy(0, False, 0, 0, 24_000, 0)
+    assert policy.update(0.2).red_copies == 2
+
+
+@pytest.mark.parametrize(
+    ("total", "copies", "speech"),
+    [(None, 2, 24_000), (90_000, 2, 24_000), (60_000, 2, 20_000), (40_000, 1, 20_000)],
+)
+def test_copies_stay_within_the_bitrate_allowed(
+    total: int | None, copies: int, speech: int
+) -> None:
+    policy = RedundancyPolicy(bitrate=24_000, red_copies=2, total_bitrate=total)
+    assert (policy.current.red_copies, policy.current.opus_bitrate) == (copies, speech)
+
+
+def test_no_copies_are_sent_where_speech_alone_takes_all() -> None:
+    policy = RedundancyPolicy(bitrate=24_000, red_copies=2, total_bitrate=20_000)
+    assert policy.current == Redundancy(10, False, 0, 0, 20_000, 0)

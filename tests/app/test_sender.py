@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 
 from app.audio.base import CapturedFrame, silent_frame
 from app.marker import MARKER, MarkerGrid, MarkerInjector
+from app.net.red import RedEncoder, unpack_red
 from app.redundancy import Redundancy
 from app.sender import EncodedFrame, Sender
 from codec import FRAME, FRAME_SECONDS, FRAME_TICKS
@@ -32,6 +33,7 @@ class Line:
 
     redundancy: Redundancy = PLAIN
     dred: DredEncoder | None = None
+    red: RedEncoder | None = None
     injector: MarkerInjector | None = None
     rtp_origin: int = 0
     sent: list[EncodedFrame] = field(default_factory=list)
@@ -46,6 +48,7 @@ class Line:
             clock=lambda: 99.0,
             redundancy=self.redundancy,
             dred=self.dred,
+            red=self.red,
             injector=self.injector,
             rtp_origin=self.rtp_origin,
         )
@@ -149,3 +152,32 @@ def test_markers_lie_on_a_grid_of_the_time_on_the_wire(origin: int, expected: li
     loud = np.flatnonzero(np.abs(heard.astype(int)) > 1000)
     begins = loud[np.diff(loud, prepend=-10_000) > 4000]
     assert np.allclose(begins, expected, atol=MARKER // 3)
+
+
+def test_packets_repeat_the_ones_before_them_when_told_to() -> None:
+    red = RedEncoder(111)
+    line = Line(red=red)
+    at = line.say(speech(3), 0.0)
+    line.sender.protect(replace(PLAIN, red_copies=2))
+    at = line.say(speech(4), at)
+    line.sender.protect(PLAIN)
+    line.say(speech(1), at)
+
+    assert [frame.is_red for frame in line.sent] == [False] * 3 + [True] * 4 + [False]
+    plain = [
+        unpack_red(frame.payload, 111, n, frame.timestamp)[0] if frame.is_red else frame.payload
+        for n, frame in enumerate(line.sent)
+    ]
+    for n in range(3, 7):
+        _, copies = unpack_red(line.sent[n].payload, 111, n, line.sent[n].timestamp)
+        assert [copy.payload for copy in copies] == [plain[n - 1], plain[n - 2]]
+        assert [copy.timestamp for copy in copies] == [FRAME_TICKS * (n - 1), FRAME_TICKS * (n - 2)]
+    assert line.sender.payload_bytes == sum(len(frame.payload) for frame in line.sent)
+    assert line.sender.red_bytes == line.sender.payload_bytes - sum(map(len, plain))
+
+
+def test_nothing_is_repeated_across_a_long_gap_in_capture() -> None:
+    line = Line(replace(PLAIN, red_copies=1), red=RedEncoder(111))
+    line.say(speech(2), 0.0)
+    line.say(speech(2), 1.0)
+    assert [frame.is_red for frame in line.sent] == [False, True, False, True]

@@ -15,7 +15,7 @@ from codec.training.prepare import decode
 
 CLIPS = Path(__file__).parents[1] / "data"
 
-HOLES = range(20, 145, 7)
+HOLES = range(20, 130, 6)
 LENGTH = 3
 """Frames of each hole."""
 
@@ -23,7 +23,7 @@ LENGTH = 3
 @pytest.fixture(scope="module", params=["man", "woman"])
 def packets(request: pytest.FixtureRequest) -> list[bytes]:
     encoder = OpusEncoder(bitrate=24_000)
-    speech = decode(CLIPS / f"{request.param}.flac")[: 150 * FRAME]
+    speech = decode(CLIPS / f"{request.param}.flac")[: 140 * FRAME]
     return [encoder.encode(frame) for frame in speech.reshape(-1, FRAME)]
 
 
