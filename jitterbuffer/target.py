@@ -1,0 +1,107 @@
+"""The delay that is worth its while: when frames become available, against what waiting costs."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+
+from codec import FRAME_SECONDS
+from codec.frame import FrameSource
+from jitterbuffer.latency import LONGEST_DELAY, LatencyPolicy
+
+BUCKET = 0.005
+"""Seconds."""
+BUCKETS = round(LONGEST_DELAY / BUCKET)
+MEMORY = 400
+"""Frames after which what was seen counts 1/e: 8 s."""
+PRIOR = 250
+"""Frames without delay or loss that are taken as seen before the first, so that neither an unlucky
+start nor a stall soon after it decides alone."""
+FALL = 0.020
+"""Seconds per second by which the target comes down; it goes up at once."""
+WINDOW = 64
+"""Frames that a packet may still say something about: more than DRED reaches back."""
+
+VALUE = {FrameSource.PACKET: 1.0, FrameSource.LBRR: 0.9, FrameSource.DRED: 0.8}
+"""What a frame is worth by what it is made from, where a concealed one is worth nothing."""
+
+
+class TargetDelay:
+    """Chooses the delay at which one more frame heard is no longer worth the wait for it.
+
+    The histogram is over the delay, relative to the fastest packets', from which on a frame *can*
+    be played: the delay of its own packet, or of a later one that carries it, plus the time
+    between the two frames. So what a hole takes to be filled counts like a late packet, weighed
+    by the quality of the filling. It forgets as NetEq's does.
+    """
+
+    def __init__(self, policy: LatencyPolicy) -> None:
+        self._policy = policy
+        self._histogram = np.zeros(BUCKETS)
+        self._histogram[0] = self._frames = float(PRIOR)
+        self._edges = BUCKET * np.arange(1, BUCKETS + 1)
+        self._value: OrderedDict[int, float] = OrderedDict()
+        """By sequence number, the best that could be made of recent frames so far."""
+        self._highest: int | None = None
+        self._seconds = policy.min_delay
+
+    @property
+    def seconds(self) -> float:
+        """The target: from the arrival of the fastest packets to their playout."""
+        return self._seconds
+
+    def renumber(self) -> None:
+        """Another source follows, over the same network."""
+        self._value.clear()
+        self._highest = None
+
+    def arrived(self, sequence: int, delay: float, *, lbrr: bool, dred_frames: int) -> None:
+        """A packet has come `delay` seconds after the fastest would have.
+
+        `sequence` is extended. The packet carries the frame before it (`lbrr`), and so many in
+        front of it (`dred_frames`).
+        """
+        new = self._advance(sequence)
+        self._credit(sequence, delay, FrameSource.PACKET)
+        if lbrr:
+            self._credit(sequence - 1, delay + FRAME_SECONDS, FrameSource.LBRR)
+        if dred_frames:
+            for number, value in self._value.items():
+                back = sequence - number
+                if 0 < back <= dred_frames and value < VALUE[FrameSource.DRED]:
+                    self._credit(number, delay + back * FRAME_SECONDS, FrameSource.DRED)
+        self._choose(new)
+
+    def _advance(self, sequence: int) -> int:
+        """Makes room for the frames up to this one; how many are new."""
+        if self._highest is None:
+            self._highest = sequence - 1
+        new = max(0, sequence - self._highest)
+        if new:
+            kept = (1 - 1 / MEMORY) ** new
+            self._histogram *= kept
+            self._frames = self._frames * kept + MEMORY * (1 - kept)
+            for number in range(max(self._highest + 1, sequence - WINDOW + 1), sequence + 1):
+                self._value[number] = 0.0
+            while len(self._value) > WINDOW:
+                self._value.popitem(last=False)
+            self._highest = sequence
+        return new
+
+    def _credit(self, number: int, delay: float, source: FrameSource) -> None:
+        """From `delay` on, the frame can be made from `source`."""
+        before = self._value.get(number)
+        bucket = max(0, int(delay / BUCKET))
+        if before is None or before >= VALUE[source]:
+            return
+        self._value[number] = VALUE[source]
+        if bucket < BUCKETS:
+            self._histogram[bucket] += VALUE[source] - before
+
+    def _choose(self, new: int) -> None:
+        heard = 100 / self._frames * np.cumsum(self._histogram)
+        best = float(self._edges[int(np.argmax(heard * self._policy.worth - self._edges))])
+        lowest = self._seconds - FALL * FRAME_SECONDS * new
+        wanted = max(best, lowest)
+        self._seconds = min(max(wanted, self._policy.min_delay), self._policy.max_delay)
