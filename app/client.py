@@ -15,7 +15,7 @@ from random import SystemRandom
 from app.audio import AudioError, AudioSink, AudioSource, Recorder, parse_sink, parse_source
 from app.audio.recording import WRITERS
 from app.call import Call, CallEnd, Ending
-from app.coding import load_models, opus_parameters
+from app.coding import load_models, opus_parameters, session_bandwidth
 from app.impairment import impaired_link
 from app.net.clockmap import host_token
 from app.net.errors import CallError
@@ -34,9 +34,6 @@ from app.net.transport import (
 )
 from app.options import CallOptions, UsageError
 from codec.libopus import OpusUnavailable
-
-HEADERS_BITRATE = 8 * (20 + 8 + 12) * 50
-"""bits/s of IP, UDP and RTP headers: part of a session's bandwidth (RFC 3550 section 6.2)."""
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +101,7 @@ class _Line:
             red_payload_type=red.payload_type if red else None,
             ssrc=self.ssrc,
             peer_ssrc=remote.ssrc,
-            session_bandwidth=options.bitrate + HEADERS_BITRATE,
+            session_bandwidth=session_bandwidth(options),
         )
         with contextlib.ExitStack() as stack:
             transport = self._transport(stack, (remote.address, remote.port))

@@ -19,6 +19,9 @@ from codec.opus import OpusDecoder, OpusEncoder
 from codec.receiver import SpeechDecoder
 from jitterbuffer import JitterBuffer
 
+HEADERS_BITRATE = 8 * (20 + 8 + 12) * 50
+"""bits/s of IP, UDP and RTP headers: part of a session's bandwidth (RFC 3550 section 6.2)."""
+
 
 def load_models(options: CallOptions) -> None:
     """Reads from disk what a call needs, a second's work: not to be done while the peer talks."""
@@ -40,6 +43,11 @@ def opus_parameters(options: CallOptions) -> OpusParameters:
         dred_duration=MAX_REACH if options.recovery.dred else None,
         sprop_dred_duration=reach if options.recovery.dred else None,
     )
+
+
+def session_bandwidth(options: CallOptions) -> int:
+    """bits/s, of which RTCP takes its share."""
+    return options.bitrate + HEADERS_BITRATE
 
 
 class Outbound:
