@@ -6,6 +6,7 @@ over its length; pitch and formants stay as they are. Lags are searched and judg
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,7 +108,7 @@ def _alike(first: Signal, second: Signal, threshold: float, passive: bool) -> bo
         return True
     if max(energies) > LEVEL_RATIO * min(energies):
         return False
-    return float(first @ second) >= threshold * np.sqrt(energies[0] * energies[1])
+    return float(first @ second) >= threshold * math.sqrt(energies[0] * energies[1])
 
 
 def _best(signal: Signal, low: int, high: int) -> int:
@@ -120,7 +121,7 @@ def _best(signal: Signal, low: int, high: int) -> int:
 
 def _fade(period: int) -> Signal:
     """Weights of what comes in, float32 [period]; linear, for both are alike."""
-    return np.arange(1, period + 1, dtype=np.float32) / (period + 1)
+    return np.linspace(0, 1, period + 2, dtype=np.float32)[1:-1]
 
 
 def _rounded(signal: Signal) -> Pcm:

@@ -24,7 +24,8 @@ def voiced(samples: int, period: float, begin: int = 0) -> Pcm:
     n = np.arange(begin, begin + samples)
     harmonics = range(1, int(period / 2))
     tones = [np.cos(2 * np.pi * k * n / period) / k for k in harmonics]
-    return np.rint(4000 * np.sum(tones, axis=0)).astype(np.int16)
+    pcm: Pcm = np.rint(4000 * np.sum(tones, axis=0)).astype(np.int16)
+    return pcm
 
 
 def sharpest_step(pcm: Pcm) -> int:
