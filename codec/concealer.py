@@ -140,10 +140,10 @@ class Concealer:
         features = np.clip(np.nan_to_num(features), -LIMIT, LIMIT).astype(np.float32)
         own, ahead = features[:HOPS], features[HOPS : HOPS + AHEAD]
         self._predictor.tell(own, REDUNDANT)
-        guesses = self._predictor.foresee(AHEAD)
-        guesses[: len(ahead)] = ahead
+        if len(ahead) < AHEAD:
+            ahead = np.concatenate([ahead, self._predictor.foresee(AHEAD)[len(ahead) :]])
         # a voice that has faded is not what was heard last
-        self._take_up(np.concatenate([own, guesses]), afresh=self._gain < 1)
+        self._take_up(np.concatenate([own, ahead]), afresh=self._gain < 1)
         self._predicted = 0
         self._gain = 1.0
         return self._missed(self._voice.speak(FRAME))

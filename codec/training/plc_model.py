@@ -73,11 +73,11 @@ class FeaturePredictor(nn.Module):
 
 
 def onnx_model(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """One step of a `FeaturePredictor` with these weights as an ONNX file.
+    """Steps of a `FeaturePredictor` with these weights as an ONNX file.
 
-    Inputs: `features` float32 [1, 20], `lost` float32 [1, 1] (the flag), `state` float32 [STATE].
-    Outputs: `prediction` float32 [1, 20] of the next 10 ms, `state_out` float32 [STATE]. `features`
-    are ignored where the flag says lost.
+    Inputs: `features` float32 [T, 20], `lost` float32 [T, 1] (the flag, lost for all or for none),
+    `state` float32 [STATE]. Outputs: `prediction` float32 [T, 20], of the 10 ms after each, and
+    `state_out` float32 [STATE]. `features` are ignored where the flag says lost.
     """
     from onnx import TensorProto, checker, helper, numpy_helper
 
@@ -103,20 +103,23 @@ def onnx_model(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> by
         w = constant(f"{name}.w", gates("weight_ih_l0")[None])
         r = constant(f"{name}.r", gates("weight_hh_l0")[None])
         b = constant(f"{name}.b", np.concatenate([gates("bias_ih_l0"), gates("bias_hh_l0")])[None])
-        steps = node("Unsqueeze", [x, "first"], f"{name}.x")
+        steps = node("Unsqueeze", [x, "batch"], f"{name}.x")
         initial = node("Reshape", [state, "gru_shape"], f"{name}.initial")
-        return node(
+        node(
             "GRU",
             [steps, w, r, b, "", initial],
-            ["", f"{name}.state"],
+            [f"{name}.steps", f"{name}.state"],
             hidden_size=UNITS,
             linear_before_reset=1,  # the reset gate acts on the product, as in PyTorch
         )
+        return node("Reshape", [f"{name}.steps", "rows_shape"], f"{name}.out")
 
-    constant("first", np.array([0], np.int64))
+    constant("batch", np.array([1], np.int64))
     constant("gru_shape", np.array([1, 1, UNITS], np.int64))
     constant("row_shape", np.array([1, -1], np.int64))
+    constant("rows_shape", np.array([-1, UNITS], np.int64))
     constant("flat_shape", np.array([-1], np.int64))
+    constant("last", np.array([-1], np.int64))
     constant("parts", np.array([FEATURES, UNITS, UNITS], np.int64))
     constant("zero", np.zeros((1, 1), np.float32))
     node("Split", ["state", "parts"], ["held_before", "state1", "state2"], axis=0)
@@ -128,24 +131,23 @@ def onnx_model(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> by
     x = node("Concat", [normal, "lost"], "input", axis=1)
     dense = [constant(f"dense.{k}", array(f"dense.{k}")) for k in ("weight", "bias")]
     x = node("Tanh", [node("Gemm", [x, *dense], "dense.sum", transB=1)], "dense.out")
-    state1 = gru("gru1", x, "state1")
-    x = node("Reshape", [state1, "row_shape"], "gru1.out")
-    state2 = gru("gru2", x, "state2")
-    x = node("Reshape", [state2, "row_shape"], "gru2.out")
+    x = gru("gru2", gru("gru1", x, "state1"), "state2")
     out = [constant(f"out.{k}", array(f"out.{k}")) for k in ("weight", "bias")]
     change = node("Mul", [node("Gemm", [x, *out], "out.sum", transB=1), "std"], "change")
     node("Add", [held, change], "prediction")
-    flat = [node("Reshape", [s, "flat_shape"], f"{s}.flat") for s in (held, state1, state2)]
+    held_last = node("Gather", [held, "last"], "held.last", axis=0)
+    ends = (held_last, "gru1.state", "gru2.state")
+    flat = [node("Reshape", [end, "flat_shape"], f"{end}.flat") for end in ends]
     node("Concat", flat, "state_out", axis=0)
 
-    def value(name: str, *shape: int) -> Any:
+    def value(name: str, *shape: int | str) -> Any:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
     graph = helper.make_graph(
         nodes,
         "plc",
-        [value("features", 1, FEATURES), value("lost", 1, 1), value("state", STATE)],
-        [value("prediction", 1, FEATURES), value("state_out", STATE)],
+        [value("features", "T", FEATURES), value("lost", "T", 1), value("state", STATE)],
+        [value("prediction", "T", FEATURES), value("state_out", STATE)],
         constants,
     )
     model = helper.make_model(
