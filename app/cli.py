@@ -1,4 +1,4 @@
-"""The command line: `dredcall listen`, `call`, `demo`, `bench`, `devices`."""
+"""The command line: `dredcall listen`, `call`, `simulate`, `demo`, `bench`, `devices`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from app.options import CallOptions, Impairment, Recovery, UsageError, parse_buf
 from app.report import installed_version
 
 OK, FAILED, BAD_USAGE = 0, 1, 2
+
+IDEAL = "ideal"
+"""The buffer of a simulation in which no packet comes too late."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,11 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _input_errors() -> tuple[type[Exception], ...]:
+    from app.arrivals import ArrivalsError
     from app.audio import AudioError
     from app.bench import BenchError
     from app.netem import NetemError
 
-    return UsageError, AudioError, BenchError, NetemError
+    return UsageError, ArrivalsError, AudioError, BenchError, NetemError
 
 
 def _call_errors() -> tuple[type[Exception], ...]:
@@ -99,6 +103,12 @@ def _parser() -> argparse.ArgumentParser:
     call.add_argument("peer", metavar="HOST[:PORT]", help="for example 192.168.1.20 or [::1]:8600")
     _add_call_options(call)
     call.set_defaults(run=_call)
+
+    simulate = commands.add_parser(
+        "simulate", help="what a call would make of a file, without waiting for it"
+    )
+    _add_simulate_options(simulate)
+    simulate.set_defaults(run=_simulate)
 
     demo = commands.add_parser(
         "demo", help="two endpoints on this machine, real speech, a bad network; ends by itself"
@@ -173,6 +183,61 @@ def _add_call_options(parser: argparse.ArgumentParser) -> None:
         help="record what is heard: .wav, .opus or .ogg",
     )
 
+    _add_coding_options(parser)
+
+    network = parser.add_argument_group("network")
+    for suffix, way in (("", "sent"), ("-in", "received")):
+        network.add_argument(
+            f"--netem{suffix}",
+            metavar="SPEC",
+            help=f"impair what is {way}, in the words of tc-netem: "
+            "'delay 40ms 10ms distribution normal loss gemodel 5%% 40%%'",
+        )
+        network.add_argument(
+            f"--loss-trace{suffix}",
+            type=Path,
+            metavar="FILE",
+            help=f"lose {way} packets by a recording: one 0 or 1 (lost) per packet",
+        )
+    network.add_argument(
+        "--seed",
+        type=int,
+        default=1,
+        help="of the impairment: the same seed, the same losses (default: %(default)d)",
+    )
+    network.add_argument(
+        "--timeout",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="give up after so many seconds without the peer, 1-3600 (default: %(default)g)",
+    )
+    network.add_argument("--duration", type=float, metavar="S", help="hang up after S seconds")
+
+    output = parser.add_argument_group("measuring and output")
+    output.add_argument(
+        "--probe",
+        action="store_true",
+        help="mix a chirp a second into what is sent and look for the peer's: delay by ear; "
+        "both sides need it",
+    )
+    output.add_argument(
+        "--json",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="write a report as one JSON object when the call is over (default: to stdout)",
+    )
+    _add_frame_outputs(output)
+    output.add_argument("--pcap", type=Path, metavar="FILE", help="capture the call's datagrams")
+    output.add_argument("--quiet", action="store_true", help="no live view, no table")
+    output.add_argument(
+        "--libopus", type=Path, metavar="FILE", help="use this libopus instead of the one found"
+    )
+
+
+def _add_coding_options(parser: argparse.ArgumentParser) -> None:
+    """Of calls, real or simulated."""
     coding = parser.add_argument_group("coding and recovery")
     coding.add_argument(
         "--bitrate",
@@ -222,56 +287,62 @@ def _add_call_options(parser: argparse.ArgumentParser) -> None:
         help="jitter buffer, 0-2000 ms (default: %(default)s); raise it when packets come unevenly",
     )
 
-    network = parser.add_argument_group("network")
-    for suffix, way in (("", "sent"), ("-in", "received")):
-        network.add_argument(
-            f"--netem{suffix}",
-            metavar="SPEC",
-            help=f"impair what is {way}, in the words of tc-netem: "
-            "'delay 40ms 10ms distribution normal loss gemodel 5%% 40%%'",
-        )
-        network.add_argument(
-            f"--loss-trace{suffix}",
-            type=Path,
-            metavar="FILE",
-            help=f"lose {way} packets by a recording: one 0 or 1 (lost) per packet",
-        )
-    network.add_argument(
-        "--seed",
-        type=int,
-        default=1,
-        help="of the impairment: the same seed, the same losses (default: %(default)d)",
-    )
-    network.add_argument(
-        "--timeout",
-        type=float,
-        default=10.0,
-        metavar="S",
-        help="give up after so many seconds without the peer, 1-3600 (default: %(default)g)",
-    )
-    network.add_argument("--duration", type=float, metavar="S", help="hang up after S seconds")
 
-    output = parser.add_argument_group("measuring and output")
-    output.add_argument(
-        "--probe",
+def _add_simulate_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", type=Path, metavar="IN", help="speech, any format FFmpeg reads")
+    parser.add_argument("output", type=Path, metavar="OUT.wav", help="what is heard")
+    parser.add_argument(
+        "--align",
         action="store_true",
-        help="mix a chirp a second into what is sent and look for the peer's: delay by ear; "
-        "both sides need it",
+        help="write what was heard for each sample of IN at its place: as long as IN, no delay",
     )
-    output.add_argument(
-        "--json",
-        nargs="?",
-        const="-",
+    _add_coding_options(parser)
+
+    network = parser.add_argument_group("network")
+    network.add_argument(
+        "--netem",
+        metavar="SPEC",
+        help="impair the way there and back, in the words of tc-netem: "
+        "'delay 40ms 10ms distribution normal loss gemodel 5%% 40%%'",
+    )
+    network.add_argument(
+        "--loss-trace",
+        type=Path,
         metavar="FILE",
-        help="write a report as one JSON object when the call is over (default: to stdout)",
+        help="lose packets by a recording: one 0 or 1 (lost) per packet",
     )
+    network.add_argument(
+        "--trace-arrivals",
+        type=Path,
+        metavar="FILE",
+        help="let packets arrive as `call --record-arrivals` has seen it, instead",
+    )
+    network.add_argument(
+        "--drift",
+        type=float,
+        default=0.0,
+        metavar="PPM",
+        help="let the sender's sound card run so much faster, in parts per million",
+    )
+    network.add_argument(
+        "--seed", type=int, default=1, help="of every random draw (default: %(default)d)"
+    )
+
+    output = parser.add_argument_group("output")
     output.add_argument(
-        "--ledger", type=Path, metavar="FILE", help="write a line of CSV per frame played"
+        "--json", nargs="?", const="-", metavar="FILE", help="write a report (default: to stdout)"
     )
-    output.add_argument("--pcap", type=Path, metavar="FILE", help="capture the call's datagrams")
-    output.add_argument("--quiet", action="store_true", help="no live view, no table")
+    _add_frame_outputs(output)
+    output.add_argument("--quiet", action="store_true", help="no table")
     output.add_argument(
         "--libopus", type=Path, metavar="FILE", help="use this libopus instead of the one found"
+    )
+
+
+def _add_frame_outputs(output: argparse._ArgumentGroup) -> None:
+    """What is told of every single frame."""
+    output.add_argument(
+        "--ledger", type=Path, metavar="FILE", help="write a line of CSV per frame played"
     )
 
 
@@ -327,6 +398,37 @@ def _call(parsed: argparse.Namespace) -> int:
     options = _options(parsed)
     host, port = parse_peer(parsed.peer)
     return _run(call(options, host=host, port=port, json_to=parsed.json, quiet=parsed.quiet))
+
+
+def _simulate(parsed: argparse.Namespace) -> int:
+    from app.arrivals import load_arrivals
+    from app.netem import parse_netem
+    from app.simulate import SimulateOutputs, run_simulate
+    from app.simulation import SimulationOptions
+
+    ideal = parsed.buffer == IDEAL
+    call = CallOptions(
+        bitrate=parsed.bitrate,
+        complexity=parsed.complexity,
+        expected_loss=parsed.expected_loss,
+        recovery=parsed.recovery,
+        dred_ms=parsed.dred_ms,
+        red_copies=parsed.red_copies,
+        buffer_ms=parse_buffer("fixed:0" if ideal else parsed.buffer),
+        outbound=Impairment(
+            parse_netem(parsed.netem) if parsed.netem is not None else None, parsed.loss_trace
+        ),
+        seed=parsed.seed,
+        libopus=parsed.libopus,
+    )
+    arrivals = load_arrivals(parsed.trace_arrivals) if parsed.trace_arrivals else None
+    return run_simulate(
+        parsed.input,
+        SimulationOptions(call, ideal=ideal, arrivals=arrivals, drift_ppm=parsed.drift),
+        SimulateOutputs(
+            parsed.output, parsed.align, parsed.json, ledger=parsed.ledger, quiet=parsed.quiet
+        ),
+    )
 
 
 def _demo(parsed: argparse.Namespace) -> int:

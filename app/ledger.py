@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -76,17 +77,7 @@ class Ledger:
     def _write(self, file: TextIO) -> None:
         writer = csv.writer(file)
         while self._pending:
-            entry = self._pending.popleft()
-            writer.writerow(
-                (
-                    f"{entry.playout_s:.3f}",
-                    entry.timestamp,
-                    entry.source.value,
-                    _rounded(entry.wait_ms),
-                    f"{entry.decode_us:.0f}",
-                    _rounded(entry.delay_ms),
-                )
-            )
+            writer.writerow(_row(self._pending.popleft()))
         file.flush()
 
     def _give_up(self, error: OSError) -> None:
@@ -95,6 +86,15 @@ class Ledger:
         if file:
             with contextlib.suppress(OSError):  # what is buffered has nowhere to go
                 file.close()
+
+
+def ledger_text(entries: Iterable[LedgerEntry]) -> str:
+    """The file that a `Ledger` would have written."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(FIELDS)
+    writer.writerows(map(_row, entries))
+    return text.getvalue()
 
 
 def read_ledger(path: Path) -> Iterator[LedgerEntry]:
@@ -112,6 +112,17 @@ def read_ledger(path: Path) -> Iterator[LedgerEntry]:
                 float(row["decode_us"]),
                 _number(row["delay_ms"]),
             )
+
+
+def _row(entry: LedgerEntry) -> tuple[str, ...]:
+    return (
+        f"{entry.playout_s:.3f}",
+        str(entry.timestamp),
+        entry.source.value,
+        _rounded(entry.wait_ms),
+        f"{entry.decode_us:.0f}",
+        _rounded(entry.delay_ms),
+    )
 
 
 def _rounded(value: float | None) -> str:

@@ -105,6 +105,8 @@ class SimulationResult:
     nothing was."""
     frames: list[SimulatedFrame]
     """In order of playout."""
+    ledger: list[LedgerEntry]
+    """As a call keeps it, one entry for each of `frames`."""
     report: CallReport
     """With the names of a call's; nothing in it depends on the machine."""
 
@@ -166,7 +168,9 @@ class _Simulation:
         else:
             self._play()
         heard = np.concatenate(self._heard) if self._heard else np.zeros(0, np.int16)
-        return SimulationResult(heard, self._align(), self._frames, self._report())
+        return SimulationResult(
+            heard, self._align(), self._frames, self._log.entries, self._report()
+        )
 
     def _source_frames(self) -> Iterator[PcmFrame]:
         """The source, and silence behind it until the coder has given all of it away."""
@@ -232,7 +236,7 @@ class _Simulation:
 
     def _render(self, playout_at: float) -> SimulatedFrame:
         self._heard.append(self._playout.render(playout_at))
-        entry = self._log.last
+        entry = self._log.entries[-1]
         # a buffer that waits for its start has nothing to say of which frame is due
         self._begun = self._begun or entry.source is not FrameSource.SILENCE
         number = self._number(entry.timestamp) if self._begun else None
@@ -293,12 +297,14 @@ class _Simulation:
 
 
 class _FrameLog(Ledger):
-    """The latest entry instead of a file of all."""
+    """Keeps all entries instead of writing them."""
 
-    last: LedgerEntry
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: list[LedgerEntry] = []
 
     def add(self, entry: LedgerEntry) -> None:
-        self.last = entry
+        self.entries.append(entry)
 
 
 def _way_of(options: SimulationOptions) -> Link:

@@ -53,6 +53,28 @@ def file_frames(path: str | os.PathLike[str], *, loop: bool = False) -> Iterator
             yield np.pad(rest, (0, FRAME - rest.size))
 
 
+def file_samples(path: str | os.PathLike[str], *, most: int) -> npt.NDArray[np.int16]:
+    """All of an audio file in one piece, int16 [n], up to `most` samples.
+
+    Raises AudioError when it gives no sound at all, or more than that.
+    """
+    name = os.fspath(path)
+    blocks = []
+    room = most
+    try:
+        with open(path, "rb") as file:
+            for block in _blocks(file, name):
+                blocks.append(block)
+                room -= len(block)
+                if room < 0:
+                    raise AudioError(f"cannot read {name}: longer than {most / SAMPLE_RATE:g} s")
+    except OSError as error:
+        raise AudioError(f"cannot read {name}: {error.strerror}") from None
+    if not blocks:
+        raise AudioError(f"cannot read {name}: there is no sound in it")
+    return np.concatenate(blocks)
+
+
 def _blocks(file: BinaryIO, name: str) -> Iterator[npt.NDArray[np.int16]]:
     """The sound in one file from here on, mono at 16 kHz, in blocks of whatever size."""
     try:
