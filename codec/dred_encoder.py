@@ -30,6 +30,9 @@ STEP_UNITS = 8
 CHUNK_UNITS = 16
 UNIT = FRAME // STEP_UNITS
 """Samples at 16 kHz."""
+TOGETHER = 16
+"""Steps that the encoder makes in one run while nobody asks for a payload: they cost twice as much
+as one."""
 SKIPPABLE = 50
 """Steps of trailing silence that are skipped before there is nothing left to say."""
 HEADER_BITS = 24
@@ -79,7 +82,10 @@ class DredEncoder:
         self._levels = np.array([[h.level(i) for i in range(MAX_LATENTS)] for h in headers])
         self._extractor = FeatureExtractor()
         self._activity = ActivityDetector()
-        self._pairs = np.zeros((2, 2 * NUM_FEATURES), np.float32)
+        self._pairs = np.zeros((1 + TOGETHER, 2 * NUM_FEATURES), np.float32)
+        """The last pair that was encoded, then those that are not yet."""
+        self._pending: list[bool] = []
+        """Whether there was speech in each of the latter."""
         self._state = self._model.encoder_state()
         self._steps: deque[_Step] = deque(maxlen=2 * MAX_LATENTS + SKIPPABLE)
 
@@ -95,10 +101,19 @@ class DredEncoder:
         """The next 20 ms as its two feature vectors, float32 [2, 20]; instead of `push`."""
         if features.shape != (FRAME // HOP, NUM_FEATURES):
             raise ValueError(f"features of shape {features.shape}, not (2, {NUM_FEATURES})")
-        self._pairs[0] = self._pairs[1]
-        self._pairs[1] = features.reshape(-1)
-        latents, initial, self._state = self._model.encode(self._pairs, self._state)
-        self._steps.append(_Step(latents[0], initial[0], active))
+        self._pending.append(active)
+        self._pairs[len(self._pending)] = features.reshape(-1)
+        if len(self._pending) == TOGETHER:
+            self._encode()
+
+    def _encode(self) -> None:
+        count = len(self._pending)
+        if not count:
+            return
+        latents, initial, self._state = self._model.encode(self._pairs[: 1 + count], self._state)
+        self._steps.extend(map(_Step, latents, initial, self._pending))
+        self._pairs[0] = self._pairs[count]
+        self._pending.clear()
 
     def payload(self, *, max_ms: int, max_bytes: int) -> bytes:
         """Redundancy for the packet whose frame was pushed last.
@@ -106,6 +121,7 @@ class DredEncoder:
         It reaches back at most `max_ms` before that frame and takes at most `max_bytes`, header
         included, as fine as they allow. b"" when there is nothing to say (silence) or no room.
         """
+        self._encode()
         steps = list(self._steps)[::-1]
         skipped = next((i for i, step in enumerate(steps[: SKIPPABLE + 1]) if step.active), None)
         if skipped is None or max_bytes < MIN_BYTES:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from codec import FRAME, FRAME_TICKS, RTP_CLOCK, SAMPLE_RATE
 from codec.decoder_primer import FRAMES, DecoderPrimer
-from codec.dred import DredDecoder, DredFeatures, DredSyntaxError
+from codec.dred import DredSyntaxError
 from codec.features import SYNTHESIS_LAG
 from codec.frame import FramePlan, FrameSource, PcmFrame
 from codec.opus import OpusDecoder, OpusError
@@ -57,6 +57,21 @@ class Concealer(Protocol):
         """
 
 
+class Recalled(Protocol):
+    """What one packet's redundancy says of the past."""
+
+    def at(self, start: int, count: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """Features float32 [count, 20] of consecutive 10 ms from tick `start` on; which of them
+        are known."""
+
+
+class Redundancy(Protocol):
+    """Reads what packets say of the past: `codec.dred.DredDecoder`."""
+
+    def parse(self, packet: bytes, timestamp: int) -> Recalled | None:
+        """None if the packet carries nothing. Raises DredSyntaxError, OpusError."""
+
+
 class SpeechDecoder:
     """Carries out the plans of a jitter buffer, one after the other, on one thread.
 
@@ -69,7 +84,7 @@ class SpeechDecoder:
         opus: OpusDecoder | None = None,
         *,
         concealer: Concealer | None = None,
-        dred: DredDecoder | None = None,
+        dred: Redundancy | None = None,
     ) -> None:
         self.frames = dict.fromkeys(FrameSource, 0)
         self.failed = 0
@@ -77,7 +92,7 @@ class SpeechDecoder:
         self._concealer = concealer
         self._primer = DecoderPrimer() if concealer is not None else None
         self._dred = dred
-        self._redundancy: tuple[bytes, DredFeatures | None] | None = None
+        self._redundancy: tuple[bytes, Recalled | None] | None = None
         self.dred_parsed = 0
         """Packets whose DRED was read because a frame was to be rebuilt from it."""
         self.dred_damaged = 0
@@ -136,12 +151,12 @@ class SpeechDecoder:
             return None
         return features[: ROWS if known.all() else int(np.argmin(known))]
 
-    def _redundancy_of(self, plan: FramePlan) -> DredFeatures | None:
+    def _redundancy_of(self, plan: FramePlan) -> Recalled | None:
         """The DRED of the plan's packet, read once for all frames of a hole."""
         if self._dred is None or plan.packet is None:
             return None
         if self._redundancy is None or self._redundancy[0] is not plan.packet:
-            found = None
+            found: Recalled | None = None
             try:
                 found = self._dred.parse(plan.packet, plan.timestamp + plan.distance * FRAME_TICKS)
                 self.dred_parsed += found is not None

@@ -17,11 +17,12 @@ import numpy.typing as npt
 from codec import FRAME, FRAME_SECONDS, FRAME_TICKS
 from codec.concealer import Concealer
 from codec.dred import DredDecoder, DredEncoder, attach_dred
+from codec.dred_decoder import FEATURE_TICKS
 from codec.features import FeatureExtractor
 from codec.frame import FramePlan, FrameSource
 from codec.lpcnet import LpcNet
 from codec.opus import OpusDecoder, OpusEncoder, has_lbrr
-from codec.receiver import SpeechDecoder
+from codec.receiver import HALF_HOP_TICKS, SpeechDecoder
 
 Pcm = npt.NDArray[np.int16]
 Losses = npt.NDArray[np.bool_]
@@ -147,7 +148,7 @@ def plan(sent: Sent, lost: Losses, mode: Mode) -> list[FramePlan]:
             by_lbrr = mode in (Mode.LBRR, Mode.LBRR_DRED)
             if by_lbrr and following == i + 1 and has_lbrr(next_packet):
                 source, used = FrameSource.LBRR, next_packet
-            elif mode in (Mode.DRED, Mode.LBRR_DRED):
+            elif mode in (Mode.DRED, Mode.LBRR_DRED, Mode.FEATURES):
                 source, used = FrameSource.DRED, next_packet
         plans.append(FramePlan(source, timestamp, used, distance=following - i))
     return plans
@@ -158,32 +159,32 @@ def hear(sent: Sent, lost: Losses, mode: Mode, net: LpcNet, *, seed: int = 0) ->
     if mode is Mode.NONE:
         lost = np.zeros_like(lost)
     concealer = None if mode in (Mode.NONE, Mode.OPUS_PLC) else Concealer(net, seed=seed)
-    if mode is Mode.FEATURES and concealer is not None:
-        frames, counts = _hear_features(sent, lost, concealer)
-    else:
-        dred = DredDecoder() if mode in (Mode.DRED, Mode.LBRR_DRED) else None
-        decoder = SpeechDecoder(concealer=concealer, dred=dred)
-        frames = [decoder.carry_out(step)[0] for step in plan(sent, lost, mode)]
-        counts = decoder.frames
+    dred: DredDecoder | TrueFeatures | None = None
+    if mode is Mode.FEATURES:
+        dred = TrueFeatures(sent)
+    elif mode in (Mode.DRED, Mode.LBRR_DRED):
+        dred = DredDecoder()
+    decoder = SpeechDecoder(concealer=concealer, dred=dred)
+    frames = [decoder.carry_out(step)[0] for step in plan(sent, lost, mode)]
+    counts = decoder.frames
     pcm = np.concatenate(frames)[sent.lookahead :][: len(sent.clip)]
     return Heard(pcm, lost, counts)
 
 
-def _hear_features(
-    sent: Sent, lost: Losses, concealer: Concealer
-) -> tuple[list[Pcm], dict[FrameSource, int]]:
-    whole = OpusDecoder()
-    spoken = [whole.decode(packet) for packet in sent.packets]
-    features = FeatureExtractor().process(np.concatenate(spoken))
-    opus = OpusDecoder()
-    frames = []
-    for i, packet in enumerate(sent.packets):
-        if lost[i]:
-            opus.conceal()
-            frames.append(concealer.rebuild(features[2 * i : 2 * i + 4]))
-        else:
-            frames.append(concealer.good(opus.decode(packet)))
-    counts = dict.fromkeys(FrameSource, 0)
-    counts[FrameSource.DRED] = int(lost.sum())
-    counts[FrameSource.PACKET] = int((~lost).sum())
-    return frames, counts
+class TrueFeatures:
+    """Redundancy that knows the features of everything: of what is heard when nothing is lost."""
+
+    def __init__(self, sent: Sent) -> None:
+        whole = OpusDecoder()
+        spoken = [whole.decode(packet) for packet in sent.packets]
+        self._features = FeatureExtractor().process(np.concatenate(spoken))
+
+    def parse(self, packet: bytes, timestamp: int) -> TrueFeatures:
+        """Whatever the packet holds."""
+        return self
+
+    def at(self, start: int, count: int) -> tuple[npt.NDArray[np.float32], Losses]:
+        """As `codec.dred_decoder.DredFeatures.at`."""
+        vectors = (start + HALF_HOP_TICKS) // FEATURE_TICKS + np.arange(count)
+        known = (vectors >= 0) & (vectors < len(self._features))
+        return self._features[np.clip(vectors, 0, len(self._features) - 1)], known
