@@ -24,6 +24,21 @@ class FrameSource(StrEnum):
     SILENCE = "silence"
 
 
+class HoleAction(StrEnum):
+    """What is done about time in a hole, frame by frame."""
+
+    NONE = "none"
+    """There is no hole, or it is over."""
+    HOLD = "hold"
+    """Concealed without moving on: playout waits for what fills the hole."""
+    LATE = "late"
+    """Played after such a wait."""
+    RESTORE = "restore"
+    """Rebuilt at its time."""
+    PAST = "past"
+    """Concealed at its time: nothing that came by then says what it was."""
+
+
 @dataclass(frozen=True, slots=True)
 class FramePlan:
     """One frame to be produced.
@@ -42,3 +57,6 @@ class FramePlan:
     """Frames from this one to that of `packet`: 0 for PACKET and RED, 1 for LBRR."""
     new_source: bool = False
     """Whether this is the first frame of another sender: nothing before it belongs to it."""
+    action: HoleAction = HoleAction.NONE
+    left_out: int = 0
+    """Frames before this one that are not played at all, to catch up."""

@@ -7,15 +7,18 @@ import threading
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from codec import FRAME, FRAME_SECONDS
+from codec import FRAME, FRAME_SECONDS, FRAME_TICKS
 from codec.dred_packet import dred_size
-from codec.frame import FramePlan, FrameSource
+from codec.frame import FramePlan, FrameSource, HoleAction
 from codec.opus_packet import has_lbrr
+from jitterbuffer.latency import LatencyPolicy
+from jitterbuffer.pace import EARLY, Pace
 from jitterbuffer.packet import MediaPacket
-from jitterbuffer.plan import Decision, Predecessor, decide
+from jitterbuffer.plan import Decision, HolePlan, Predecessor, decide, plan_hole
 from jitterbuffer.stats import JitterBufferStats
 from jitterbuffer.store import Carried, PacketStore, StoredPacket
 from jitterbuffer.stream import Location, Stream, proves_source
+from jitterbuffer.target import TargetDelay
 
 RECOVERY = frozenset({FrameSource.RED, FrameSource.LBRR, FrameSource.DRED, FrameSource.PLC})
 
@@ -23,17 +26,6 @@ LONGEST_MAX_DELAY = 60.0
 """Seconds. Bounds the memory of a buffer to some 6000 packets."""
 SPARE_SLOTS = 10
 """Room for playout that lags behind its target by what is not yet corrected."""
-SKIP_AT_ONCE = 6.0
-"""Frames of excess delay that are left out in one go: a stalled sink, a fast route after a slow."""
-INSERT_BELOW = -0.5
-"""Frames of excess delay, below which a hole is played once more: half way down from 0, so that the
-next frame left out is half a frame off."""
-SHED_WHEN_SETTLED = 2.0
-"""Frames of excess delay that cost a spoken frame; less waits for a pause or a hole."""
-SETTLING = 2.0
-"""Seconds from the start of playout in which one frame of excess is enough."""
-SHED_INTERVAL = 0.2
-"""Seconds between spoken frames that are left out."""
 DRY_FRAMES = 15
 """Frames in a row made without a packet, after which playout may be wrong about the time."""
 LATE_RUN = 0.1
@@ -42,15 +34,17 @@ come in a burst shorter than this, with some in time at its end."""
 CONCEAL_FRAMES = 50
 """Frames of concealment in a row, after which there is silence: 1 s."""
 
-_EARLY = 1e-3
-"""Frames. Instants on a grid of 20 ms are equal only to within rounding."""
+FIRST_REACH = 10
+"""Frames that DRED is taken to reach back until one has been read: 200 ms."""
 
 
 class JitterBuffer:
-    """A buffer of a fixed delay, in seconds: what the fastest packets wait from arrival to playout.
+    """A buffer of a fixed or an adaptive delay: what the fastest packets wait before playout.
 
-    `push` may be called from one thread (the event loop) and `pull` from another (playout): both
-    hold a lock for a bounded search among at most `max_delay` of packets, and never decode.
+    `target_delay` is that delay in seconds, or the policy by which it is chosen and by which holes
+    are waited for. `push` may be called from one thread (the event loop) and `pull` from another
+    (playout): both hold a lock for a bounded search among at most `max_delay` of packets, and never
+    decode.
 
     `recovery` says which of RED, LBRR, DRED and PLC may fill holes. Raises ValueError when a delay
     is out of range or `recovery` names another source.
@@ -59,7 +53,7 @@ class JitterBuffer:
     def __init__(
         self,
         *,
-        target_delay: float,
+        target_delay: float | LatencyPolicy,
         max_delay: float = 2.0,
         recovery: AbstractSet[FrameSource] = RECOVERY,
     ) -> None:
@@ -70,7 +64,14 @@ class JitterBuffer:
         if not recovery <= RECOVERY:
             raise ValueError(f"cannot recover by {', '.join(sorted(recovery - RECOVERY))}")
         self._max_delay = max_delay
-        self.target_delay = target_delay
+        self._adaptive: TargetDelay | None = None
+        self._pace = Pace()
+        if isinstance(target_delay, LatencyPolicy):
+            self._adaptive = TargetDelay(target_delay)
+            self._pace = Pace(target_delay.hold)
+            target_delay = self._adaptive.seconds
+        self._fixed = self._checked(target_delay)
+        self._reach = FIRST_REACH
         self._recovery = frozenset(recovery)
         self._capacity = round(2 * max_delay / FRAME_SECONDS) + SPARE_SLOTS
         self._lock = threading.Lock()
@@ -83,8 +84,7 @@ class JitterBuffer:
         self._before: Predecessor | None = None
         self._has_played = False
         self._new_source = False
-        self._started = 0.0
-        self._last_shed = 0.0
+        self._excess: float | None = None
         self._dry = 0
         self._late_since = 0.0
         self._late_packets = 0
@@ -92,14 +92,21 @@ class JitterBuffer:
 
     @property
     def target_delay(self) -> float:
-        """Seconds. May be set at any time; playout comes to it as after a disturbance."""
-        return self._target_delay
+        """Seconds. May be set at any time, which makes it fixed; playout comes to it as after a
+        disturbance."""
+        return self._adaptive.seconds if self._adaptive is not None else self._fixed
 
     @target_delay.setter
     def target_delay(self, value: float) -> None:
-        if not 0.0 <= value <= self._max_delay:
-            raise ValueError(f"target_delay {value} s is not in 0..{self._max_delay}")
-        self._target_delay = value
+        self._fixed = self._checked(value)
+        if self._adaptive is not None:
+            self._adaptive = None
+            self._pace = Pace()
+
+    def _checked(self, target: float) -> float:
+        if not 0.0 <= target <= self._max_delay:
+            raise ValueError(f"target_delay {target} s is not in 0..{self._max_delay}")
+        return target
 
     def push(self, packet: MediaPacket, arrival: float) -> None:
         """Takes in a packet that arrived at `arrival` (seconds, the clock of `pull`).
@@ -113,11 +120,49 @@ class JitterBuffer:
             else:
                 self._push(packet, arrival, carries)
 
-    def pull(self, playout_at: float) -> FramePlan:
-        """What to play in the 20 ms from `playout_at` on. Call it once for each frame, in order."""
+    def pull(self, playout_at: float, *, queued: float | None = None) -> FramePlan:
+        """What to play next, in the 20 ms from `playout_at` on. Call it in order of playout.
+
+        A caller that stretches time may call it less or more often than every 20 ms. It says how
+        many seconds of sound it still has, that are heard before this frame; then no spoken frame
+        is left out to make up for delay, see `excess`.
+        """
         with self._lock:
-            decision, slot = self._next(playout_at)
-            return self._plan(decision, slot, playout_at)
+            decision, slot, action, left_out = self._next(playout_at, queued is not None)
+            plan = self._plan(decision, slot, playout_at + (queued or 0.0))
+            return replace(plan, action=action, left_out=left_out)
+
+    @property
+    def excess(self) -> float | None:
+        """Frames by which playout lay behind the target delay when it was last asked for one.
+
+        None before the start. To be brought between 0 and 1, by stretching time.
+        """
+        return self._excess
+
+    def has_next(self) -> bool:
+        """Whether the next frame's own packet, or a copy of it, is here."""
+        with self._lock:
+            return self._position is not None and self._position in self._store
+
+    def hole(self) -> HolePlan | None:
+        """The plan for the first hole at or ahead of playout, None if there is none."""
+        with self._lock:
+            if self._position is None:
+                return None
+            return plan_hole(self._position, self._store, self._before, self._recovery)
+
+    def learn_span(self, packet: StoredPacket, span: tuple[int, int]) -> None:
+        """Takes in which frames, by timestamp, the DRED of a packet of `hole` describes."""
+        with self._lock:
+            packet.dred_span = span
+            self._reach = max(0, (packet.timestamp - span[0]) // FRAME_TICKS)
+
+    def count_stretch(self, samples: int) -> None:
+        """The caller has put so many samples in, or taken them out if negative."""
+        with self._lock:
+            self._stats.inserted_samples_for_deceleration += max(0, samples)
+            self._stats.removed_samples_for_acceleration += max(0, -samples)
 
     def on_time(self, near: float) -> float | None:
         """The instant nearest to `near` at which a frame is due to the very target delay.
@@ -127,7 +172,7 @@ class JitterBuffer:
         with self._lock:
             if self._stream is None:
                 return None
-            due = self._stream.due(near, self._target_delay)
+            due = self._due(near)
         return near + (round(due) - due) * FRAME_SECONDS
 
     @property
@@ -161,6 +206,7 @@ class JitterBuffer:
             return
         self._stray = None
         stream.note(packet, location)
+        self._follow(location, carries)
         self._accept(packet, location, arrival, carries)
 
     def _push_copy(self, packet: MediaPacket, arrival: float, carries: Carried) -> None:
@@ -170,6 +216,8 @@ class JitterBuffer:
         if stream is None or location is None or FrameSource.RED not in self._recovery:
             return
         self._stats.fec_packets_received += 1
+        if self._adaptive is not None:
+            self._adaptive.copy_arrived(location.sequence, stream.behind(location))
         slot = location.slot
         overtaken = self._before is not None and slot <= self._before.slot
         past = overtaken or (self._position is not None and slot < self._position)
@@ -191,7 +239,23 @@ class JitterBuffer:
 
     def _begin(self, packet: MediaPacket, arrival: float, carries: Carried) -> None:
         self._stream = Stream(packet, arrival, self._max_delay)
+        if self._adaptive is not None:
+            self._adaptive.renumber()
+        self._follow(self._stream.first, carries)
         self._accept(packet, self._stream.first, arrival, carries)
+
+    def _follow(self, location: Location, carries: Carried) -> None:
+        """Lets the target delay follow the network."""
+        if self._adaptive is None:
+            return
+        assert self._stream is not None
+        reaches = bool(carries.dred) and FrameSource.DRED in self._recovery
+        self._adaptive.arrived(
+            location.sequence,
+            self._stream.behind(location),
+            lbrr=carries.lbrr and FrameSource.LBRR in self._recovery,
+            dred_frames=self._reach if reaches else 0,
+        )
 
     def _probe(self, packet: MediaPacket, arrival: float, carries: Carried) -> None:
         """A packet that does not fit: the second that fits the first begins a new source."""
@@ -261,58 +325,72 @@ class JitterBuffer:
 
     # Playout
 
-    def _next(self, playout_at: float) -> tuple[Decision, int | None]:
-        """The decision for this pull and the slot it is for; None before playout has started."""
+    def _next(
+        self, playout_at: float, stretched: bool
+    ) -> tuple[Decision, int | None, HoleAction, int]:
+        """What to play, the slot it is for, what that means in a hole, and frames left out.
+
+        No slot before playout has started.
+        """
         if self._position is None and not self._start(playout_at):
-            return Decision(FrameSource.SILENCE), None
+            self._excess = None
+            return Decision(FrameSource.SILENCE), None, HoleAction.NONE, 0
         assert self._position is not None
-        excess = self._excess(playout_at)
-        if excess >= SKIP_AT_ONCE:
-            self._shed(int(excess))
-            excess -= int(excess)
+        begun = self._position
+        excess = self._due(playout_at) - begun
+        skipped = self._pace.skips(excess)
+        if skipped:
+            self._shed(skipped)
+            excess -= skipped
         decision = self._decide()
-        while excess >= 1.0 - _EARLY and (decision.is_free or self._may_shed(excess, playout_at)):
-            if not decision.is_free:
-                self._last_shed = playout_at
+        while self._pace.leaves_out(
+            decision, excess, playout_at, is_open=self._is_open(), stretched=stretched
+        ):
             self._shed(1)
             excess -= 1.0
             decision = self._decide()
+        self._excess = excess
         slot = self._position
-        if decision.is_free and excess <= INSERT_BELOW:
+        waits = self._pace.waits(decision, excess, is_open=self._is_open())
+        if waits:
             self._stats.inserted_samples_for_deceleration += FRAME
+            if not decision.is_free:
+                decision = Decision(self._concealment)
         else:
             self._position += 1
-        return decision, slot
+        action = self._pace.played(decision.source, waited=waits, is_pause=decision.is_pause)
+        return decision, slot, action, slot - begun
+
+    @property
+    def _concealment(self) -> FrameSource:
+        return FrameSource.PLC if FrameSource.PLC in self._recovery else FrameSource.SILENCE
+
+    def _is_open(self) -> bool:
+        """Whether nothing has come of what is behind the next frame."""
+        assert self._position is not None
+        return self._store.after(self._position) is None
 
     def _start(self, playout_at: float) -> bool:
         """Whether the first packet, or one behind it, is due; if so, playout starts there."""
         first = self._store.first()
         if first is None:
             return False
-        assert self._stream is not None
-        due = math.floor(self._stream.due(playout_at, self._target_delay) + _EARLY)
+        due = math.floor(self._due(playout_at) + EARLY)
         if due < first.slot:
             return False
         # Packets faster than the first have moved the start: what is late by them is left out.
         self._skip_to(due)
         self._position = due
-        self._started = self._last_shed = playout_at
+        self._pace.start(playout_at)
         self._has_played = True
         self._dry = 0
         return True
 
-    def _excess(self, playout_at: float) -> float:
-        """Frames by which the fastest packets wait longer than the target; 0 to 1 is right."""
+    def _due(self, instant: float) -> float:
+        """The slot, with fraction, to be played then."""
         assert self._stream is not None
-        assert self._position is not None
-        return self._stream.due(playout_at, self._target_delay) - self._position
-
-    def _may_shed(self, excess: float, playout_at: float) -> bool:
-        """Whether it is time to leave out a frame although it is spoken."""
-        if playout_at - self._last_shed < SHED_INTERVAL:
-            return False
-        settling = playout_at - self._started < SETTLING
-        return excess >= (1.0 if settling else SHED_WHEN_SETTLED) - _EARLY
+        fixed = self._adaptive is None
+        return self._stream.due(instant, self.target_delay, in_time=fixed)
 
     def _shed(self, frames: int) -> None:
         assert self._position is not None
@@ -339,7 +417,7 @@ class JitterBuffer:
         if source in (FrameSource.PACKET, FrameSource.RED):
             timestamp = packet.timestamp
             if source is FrameSource.PACKET:
-                self._stats.count_delay(playout_at - packet.arrival, self._target_delay)
+                self._stats.count_delay(playout_at - packet.arrival, self.target_delay)
             played = self._store.take_before(slot + 1)
             self._pass(played)
             self._stats.fec_packets_discarded += sum(p.redundancy_wasted for p in played)

@@ -54,8 +54,8 @@ def decide(
     """The best way to the frame in `slot`, of those `allowed`.
 
     The packet itself, or a copy of it; silence if the sender sent none; the LBRR of the packet
-    that follows; the DRED of the nearest packet behind that carries any, which knows this frame
-    best; then concealment. A frame that cannot be concealed either is silence.
+    that follows; the DRED of the nearest packet behind that describes it, which knows it best; then
+    concealment. A frame that cannot be concealed either is silence.
     """
     packet = store.get(slot)
     if packet is not None:
@@ -72,12 +72,56 @@ def decide(
         return Decision(FrameSource.LBRR, following)
     if FrameSource.DRED in allowed:
         while following is not None and following.slot - slot <= DRED_REACH:
-            if following.carries.dred:
+            if following.describes(slot):
                 return Decision(FrameSource.DRED, following)
             following = store.after(following.slot)
     if FrameSource.PLC in allowed:
         return Decision(FrameSource.PLC)
     return Decision(FrameSource.SILENCE)
+
+
+@dataclass(frozen=True, slots=True)
+class HolePlan:
+    """What is to become of the first hole at or ahead of playout, by what has arrived."""
+
+    past: range
+    """Slots of the hole whose time is over."""
+    steps: tuple[tuple[int, Decision], ...]
+    """How each of the others would be made now, oldest first, up to the next packet."""
+
+    def views(self) -> list[StoredPacket]:
+        """Packets whose DRED the steps build on, the one behind the hole first."""
+        packets = {
+            d.packet.slot: d.packet
+            for _, d in self.steps
+            if d.source is FrameSource.DRED and d.packet
+        }
+        return [packets[slot] for slot in sorted(packets)]
+
+
+def plan_hole(
+    position: int,
+    store: PacketStore,
+    before: Predecessor | None,
+    allowed: AbstractSet[FrameSource],
+) -> HolePlan | None:
+    """The plan for the hole at `position`, or else for the first one behind it.
+
+    None if there is no hole in front of the newest packet.
+    """
+    last = store.last()
+    if last is None or last.slot - position + 1 <= len(store):
+        return None
+    first = position
+    while (packet := store.get(first)) is not None:
+        before, first = Predecessor.of(packet), first + 1
+    past = range(before.slot + 1 if before is not None else position, position)
+    steps = []
+    slot = first
+    while slot not in store:
+        steps.append((slot, decide(slot, store, before, allowed)))
+        slot += 1
+    return HolePlan(past if first == position else range(0), tuple(steps))
 
 
 def _was_never_sent(before: Predecessor | None, following: StoredPacket | None) -> bool:

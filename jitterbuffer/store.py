@@ -6,6 +6,8 @@ from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from codec import FRAME_TICKS
+
 
 class Carried(NamedTuple):
     """What a packet says about frames before its own."""
@@ -31,11 +33,22 @@ class StoredPacket:
     carries: Carried
     redundancy_used: bool = False
     is_copy: bool = False
+    dred_span: tuple[int, int] | None = None
+    """Timestamps of the oldest and the newest frame that its DRED describes; None: not read yet."""
 
     @property
     def redundancy_wasted(self) -> bool:
         """Whether it carries redundancy that no frame was made from."""
         return any(self.carries) and not self.redundancy_used
+
+    def describes(self, slot: int) -> bool:
+        """Whether its DRED, as far as it has been read, says what the frame in `slot` was."""
+        if not self.carries.dred:
+            return False
+        if self.dred_span is None:
+            return True
+        oldest, newest = self.dred_span
+        return oldest <= self.timestamp - (self.slot - slot) * FRAME_TICKS <= newest
 
 
 class PacketStore:

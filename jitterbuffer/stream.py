@@ -127,13 +127,19 @@ class Stream:
         """Extended RTP timestamp of a slot."""
         return self._origin + slot * FRAME_TICKS
 
-    def due(self, instant: float, target: float) -> float:
+    def behind(self, location: Location) -> float:
+        """Seconds by which a packet came later than the fastest would have."""
+        return location.relative - self._delays.fast
+
+    def due(self, instant: float, target: float, *, in_time: bool = True) -> float:
         """The slot, with fraction, to play at `instant` for the fastest packets to wait `target`.
 
-        But at most a quarter of the packets is to be late for it: on a path where some overtake
-        the others by more than the target, the fastest are no measure.
+        With `in_time` at most a quarter of the packets is to be late for it: on a path where some
+        overtake the others by more than the target, the fastest are no measure.
         """
-        offset = max(self._delays.fast + target, self._delays.slow)
+        offset = self._delays.fast + target
+        if in_time:
+            offset = max(offset, self._delays.slow)
         return ((instant - offset) * RTP_CLOCK - self._origin) / FRAME_TICKS
 
 

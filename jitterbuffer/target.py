@@ -23,7 +23,12 @@ FALL = 0.020
 WINDOW = 64
 """Frames that a packet may still say something about: more than DRED reaches back."""
 
-VALUE = {FrameSource.PACKET: 1.0, FrameSource.LBRR: 0.9, FrameSource.DRED: 0.8}
+VALUE = {
+    FrameSource.PACKET: 1.0,
+    FrameSource.RED: 1.0,
+    FrameSource.LBRR: 0.9,
+    FrameSource.DRED: 0.8,
+}
 """What a frame is worth by what it is made from, where a concealed one is worth nothing."""
 
 
@@ -72,6 +77,10 @@ class TargetDelay:
                 if 0 < back <= dred_frames and value < VALUE[FrameSource.DRED]:
                     self._credit(number, delay + back * FRAME_SECONDS, FrameSource.DRED)
         self._choose(new)
+
+    def copy_arrived(self, sequence: int, delay: float) -> None:
+        """A copy of this packet has come, so much later than the fastest packets would have."""
+        self._credit(sequence, delay, FrameSource.RED)
 
     def _advance(self, sequence: int) -> int:
         """Makes room for the frames up to this one; how many are new."""
