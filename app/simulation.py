@@ -31,6 +31,7 @@ from app.pacing import Pacer
 from app.playout import Playout
 from app.reception import Reception
 from app.report import CallReport
+from app.timeline import Timeline
 from app.virtual_network import Link, VirtualNetwork
 from codec import FRAME, FRAME_SECONDS, FRAME_TICKS, SAMPLE_RATE
 from codec.frame import FrameSource, PcmFrame
@@ -105,6 +106,7 @@ class SimulationResult:
     nothing was."""
     frames: list[SimulatedFrame]
     """In order of playout."""
+    timeline: Timeline
     ledger: list[LedgerEntry]
     """As a call keeps it, one entry for each of `frames`."""
     report: CallReport
@@ -161,6 +163,7 @@ class _Simulation:
         self._begun = False
         self._heard: list[PcmFrame] = []
         self._frames: list[SimulatedFrame] = []
+        self._timeline = Timeline()
 
     def run(self) -> SimulationResult:
         if self._options.ideal:
@@ -169,7 +172,7 @@ class _Simulation:
             self._play()
         heard = np.concatenate(self._heard) if self._heard else np.zeros(0, np.int16)
         return SimulationResult(
-            heard, self._align(), self._frames, self._log.entries, self._report()
+            heard, self._align(), self._frames, self._timeline, self._log.entries, self._report()
         )
 
     def _source_frames(self) -> Iterator[PcmFrame]:
@@ -193,6 +196,7 @@ class _Simulation:
     def _on_media(self, received: RtpReceived) -> None:
         number = self._number(received.timestamp)
         self._own_arrivals.setdefault(number, received.arrival)
+        self._timeline.add_packet(received.timestamp, received.arrival)
         if self._options.ideal:
             self._received.append((number, received))
         else:
@@ -251,6 +255,13 @@ class _Simulation:
             delay=None if entry.delay_ms is None else entry.delay_ms / 1e3,
         )
         self._frames.append(frame)
+        self._timeline.add_frame(
+            playout_at,
+            None if number is None else entry.timestamp,
+            entry.source,
+            target=frame.target_delay,
+            delay=frame.delay,
+        )
         return frame
 
     # The result
