@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from codec import FRAME, FRAME_TICKS, RTP_CLOCK, SAMPLE_RATE
 from codec.decoder_primer import FRAMES, DecoderPrimer
 from codec.dred import DredSyntaxError
+from codec.dred_decoder import FEATURE_TICKS
 from codec.features import SYNTHESIS_LAG
 from codec.frame import FramePlan, FrameSource, PcmFrame
 from codec.opus import OpusDecoder, OpusError
@@ -22,6 +24,9 @@ OWN_ROWS = 2
 ROWS = 4
 """With those of the 20 ms after it, in whose light it is spoken."""
 HALF_HOP_TICKS = SYNTHESIS_LAG * RTP_CLOCK // SAMPLE_RATE
+
+VIEWS = 4
+"""Packets whose DRED is kept: several may each describe a part of a long hole."""
 
 CELT_ONLY = 0x80
 """From this TOC byte on a packet holds no SILK (RFC 6716, table 2)."""
@@ -60,6 +65,11 @@ class Concealer(Protocol):
 class Recalled(Protocol):
     """What one packet's redundancy says of the past."""
 
+    start: int
+    """Tick (48 kHz) of decoded sound at which what it describes begins."""
+    end: int
+    """That at which it ends."""
+
     def at(self, start: int, count: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         """Features float32 [count, 20] of consecutive 10 ms from tick `start` on; which of them
         are known."""
@@ -92,9 +102,9 @@ class SpeechDecoder:
         self._concealer = concealer
         self._primer = DecoderPrimer() if concealer is not None else None
         self._dred = dred
-        self._redundancy: tuple[bytes, Recalled | None] | None = None
+        self._redundancy: deque[tuple[bytes, Recalled | None]] = deque(maxlen=VIEWS)
         self.dred_parsed = 0
-        """Packets whose DRED was read because a frame was to be rebuilt from it."""
+        """Packets whose DRED was read because a frame is to be rebuilt from it."""
         self.dred_damaged = 0
         """Those whose DRED could not be read."""
         self.dred_uncovered = 0
@@ -111,6 +121,22 @@ class SpeechDecoder:
         pcm, source = self._decode(plan)
         self.frames[source] += 1
         return pcm, source
+
+    def describes(self, packet: bytes, timestamp: int) -> tuple[int, int]:
+        """Timestamps of the oldest and the newest frame that a packet's DRED can rebuild.
+
+        `timestamp` is the packet's own, extended. The newest is before the oldest if there is none.
+        """
+        redundancy = self._read(packet, timestamp)
+        if redundancy is None:
+            return timestamp, timestamp - 1
+        return redundancy.start + 1, redundancy.end - FEATURE_TICKS
+
+    def prepare(self, packet: bytes, timestamp: int, oldest: int) -> None:
+        """Decodes features as far back as the frame `oldest`, ahead of the time they are due."""
+        redundancy = self._read(packet, timestamp)
+        if redundancy is not None:
+            redundancy.at(oldest - HALF_HOP_TICKS, 1)
 
     def _decode(self, plan: FramePlan) -> tuple[PcmFrame, FrameSource]:
         if plan.source is FrameSource.SILENCE:
@@ -142,7 +168,9 @@ class SpeechDecoder:
 
         A hop's features condition the 10 ms that begin half a hop before it.
         """
-        redundancy = self._redundancy_of(plan)
+        if plan.packet is None:
+            return None
+        redundancy = self._read(plan.packet, plan.timestamp + plan.distance * FRAME_TICKS)
         if redundancy is None:
             return None
         features, known = redundancy.at(plan.timestamp - HALF_HOP_TICKS, ROWS)
@@ -151,19 +179,21 @@ class SpeechDecoder:
             return None
         return features[: ROWS if known.all() else int(np.argmin(known))]
 
-    def _redundancy_of(self, plan: FramePlan) -> Recalled | None:
-        """The DRED of the plan's packet, read once for all frames of a hole."""
-        if self._dred is None or plan.packet is None:
+    def _read(self, packet: bytes, timestamp: int) -> Recalled | None:
+        """The DRED of a packet, read once for all frames of a hole."""
+        if self._dred is None:
             return None
-        if self._redundancy is None or self._redundancy[0] is not plan.packet:
-            found: Recalled | None = None
-            try:
-                found = self._dred.parse(plan.packet, plan.timestamp + plan.distance * FRAME_TICKS)
-                self.dred_parsed += found is not None
-            except (DredSyntaxError, OpusError):
-                self.dred_damaged += 1
-            self._redundancy = (plan.packet, found)
-        return self._redundancy[1]
+        for known, redundancy in self._redundancy:
+            if known is packet:
+                return redundancy
+        found: Recalled | None = None
+        try:
+            found = self._dred.parse(packet, timestamp)
+            self.dred_parsed += found is not None
+        except (DredSyntaxError, OpusError):
+            self.dred_damaged += 1
+        self._redundancy.append((packet, found))
+        return found
 
     def _heard(self, pcm: PcmFrame) -> PcmFrame:
         return pcm if self._concealer is None else self._concealer.good(pcm)

@@ -178,6 +178,7 @@ class TrueFeatures:
         whole = OpusDecoder()
         spoken = [whole.decode(packet) for packet in sent.packets]
         self._features = FeatureExtractor().process(np.concatenate(spoken))
+        self.start, self.end = 0, FEATURE_TICKS * len(self._features)
 
     def parse(self, packet: bytes, timestamp: int) -> TrueFeatures:
         """Whatever the packet holds."""
