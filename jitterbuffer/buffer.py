@@ -140,6 +140,11 @@ class JitterBuffer:
         """
         return self._excess
 
+    @property
+    def raise_below(self) -> float:
+        """The excess, negative, from which on playout is to be slowed down."""
+        return self._pace.raise_below
+
     def has_next(self) -> bool:
         """Whether the next frame's own packet, or a copy of it, is here."""
         with self._lock:

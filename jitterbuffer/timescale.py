@@ -31,6 +31,9 @@ LEVEL_RATIO = 2.5
 QUIET = 25.0
 """RMS, int16: under it (-62 dBFS) nobody hears what is cut."""
 
+MAX_FADE = 160
+"""Samples over which background is cross-faded, by power: noises are not alike."""
+
 _COARSE = 4
 """Decimation for the first search, to 4 kHz."""
 
@@ -90,6 +93,19 @@ def expand(
         np.concatenate(
             [np.where(inserted < period // 2, inserted, inserted - period), np.arange(len(sound))]
         ),
+    )
+
+
+def cut(sound: Pcm, samples: int) -> Stretched:
+    """`sound` (int16) without so many samples near its beginning; for background only."""
+    over = min(MAX_FADE, len(sound) - samples)
+    begin, end = sound[:over].astype(np.float32), sound[samples : samples + over].astype(np.float32)
+    fade = np.sin(np.pi / 2 * _fade(over))
+    joined = np.clip(np.sqrt(1 - fade**2) * begin + fade * end, -32768, 32767)
+    places = np.arange(len(sound) - samples)
+    return Stretched(
+        np.concatenate([_rounded(joined), sound[samples + over :]]),
+        np.where(places < over // 2, places, places + samples),
     )
 
 

@@ -1,0 +1,182 @@
+"""The receiving half that gives sound: jitter buffer, decoder and time stretching in one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from codec import FRAME, SAMPLE_RATE
+from codec.frame import FramePlan, FrameSource, PcmFrame
+from codec.receiver import SpeechDecoder
+from jitterbuffer.buffer import JitterBuffer
+from jitterbuffer.packet import MediaPacket
+from jitterbuffer.sound import PlayedBlock, Sound
+from jitterbuffer.timescale import (
+    ALIKE,
+    ALIKE_ENOUGH,
+    MAX_PERIOD,
+    SPAN,
+    Stretched,
+    accelerate,
+    cut,
+    expand,
+)
+
+AS_SAID = frozenset({FrameSource.PACKET, FrameSource.RED})
+"""Sources of sound that may be stretched: the rest is a guess as it is."""
+
+CATCH_UP = 1.25
+"""Frames of excess delay from which on sound is accelerated, until it is less than one: between
+this and what slows playout down lies more than the one frame that either moves."""
+HURRY = 4.0
+"""Frames from which on it is done at every chance: 80 ms."""
+PATIENCE = 3
+"""Frames of sound between two operations, 60 ms, where there is no hurry (NetEq: 50 ms)."""
+SPARE = 32
+"""Samples, 2 ms: more than so many that wait although nothing is to come after them are cut in the
+next pause."""
+
+READS = 2
+"""Packets whose DRED is read per frame, at most: some 0.3 ms each."""
+
+
+class Background:
+    """Tells speech from what is heard between: by energy, against the least of late."""
+
+    RISE = 1.003
+    """Per frame: what has become louder for good is background after half a minute."""
+    ABOVE = 4.0
+    LEAST = 15.0**2
+    """Power, int16."""
+
+    def __init__(self) -> None:
+        self._floor = np.inf
+
+    def is_passive(self, pcm: PcmFrame) -> bool:
+        """Takes in a frame; whether it is no louder than the background."""
+        sound = pcm.astype(np.float32)
+        power = float(sound @ sound) / len(sound)
+        self._floor = min(power, self._floor * self.RISE + 1.0)
+        return power <= self.ABOVE * self._floor + self.LEAST
+
+
+class PlayoutReceiver:
+    """One stream from packets to sound, for one playout thread; `push` may come from another."""
+
+    def __init__(self, buffer: JitterBuffer, decoder: SpeechDecoder) -> None:
+        self._buffer = buffer
+        self._decoder = decoder
+        self._sound = Sound()
+        self._background = Background()
+        self._passive = False
+        self._as_said = 0
+        """Frames in a row that came as they were said."""
+        self._since = 0
+        """Frames since time was stretched."""
+        self._direction = 0
+        """1 while catching up, -1 while slowing down."""
+
+    def push(self, packet: MediaPacket, arrival: float) -> None:
+        """Takes in a packet that arrived at `arrival`, seconds of the clock of `pull`."""
+        self._buffer.push(packet, arrival)
+
+    @property
+    def queued(self) -> int:
+        """Samples that are decoded and will be heard next."""
+        return len(self._sound)
+
+    def pull(self, playout_at: float) -> PlayedBlock:
+        """The 20 ms heard from `playout_at` on. Call it every 20 ms."""
+        while len(self._sound) < FRAME:
+            self._next_frame(playout_at)
+            self._adjust(playout_at)
+        return self._sound.take()
+
+    def drain(self) -> PlayedBlock:
+        """What is still queued, with silence behind it; no more frames are asked for."""
+        missing = max(0, FRAME - len(self._sound))
+        if missing:
+            self._sound.append(
+                np.zeros(FRAME, np.int16), FramePlan(FrameSource.SILENCE, 0), FrameSource.SILENCE
+            )
+        return self._sound.take()
+
+    def _next_frame(self, playout_at: float) -> None:
+        """Decodes the next frame, and a little ahead of what will be rebuilt after it."""
+        self._read_ahead()
+        plan = self._buffer.pull(playout_at, queued=len(self._sound) / SAMPLE_RATE)
+        pcm, source = self._decoder.carry_out(plan)
+        self._sound.append(pcm, plan, source)
+        self._since += 1
+        self._as_said = self._as_said + 1 if source in AS_SAID else 0
+        if source in AS_SAID:
+            self._passive = self._background.is_passive(pcm)
+            self._prepare()
+
+    def _read_ahead(self) -> None:
+        """Learns what the packets behind the next hole know of it, as the plan depends on that."""
+        for _ in range(READS):
+            hole = self._buffer.hole()
+            unread = [v for v in hole.views() if v.dred_span is None] if hole else []
+            if not unread:
+                return
+            view = unread[0]
+            span = self._decoder.describes(view.payload, view.timestamp)
+            self._buffer.learn_span(view, span)
+
+    def _prepare(self) -> None:
+        """Runs the networks for the next hole now that a frame was cheap, newest frame first."""
+        hole = self._buffer.hole()
+        if hole is None:
+            return
+        for slot, decision in hole.steps:
+            if decision.source is FrameSource.DRED and decision.packet is not None:
+                packet = decision.packet
+                oldest = packet.timestamp - (packet.slot - slot) * 3 * FRAME
+                self._decoder.prepare(packet.payload, packet.timestamp, oldest)
+                return
+
+    def _adjust(self, playout_at: float) -> None:
+        """Brings the delay towards its target where the sound allows."""
+        excess = self._buffer.excess
+        if excess is None or not self._as_said:
+            return
+        if excess >= CATCH_UP or (self._direction > 0 and excess >= 1.0):
+            self._direction = 1
+            self._accelerate(excess, playout_at)
+        elif excess < self._buffer.raise_below or (self._direction < 0 and excess < 0.0):
+            self._direction = -1
+            self._expand()
+        else:
+            self._direction = 0
+            self._trim()
+
+    def _accelerate(self, excess: float, playout_at: float) -> None:
+        hurry = excess >= HURRY
+        if not (hurry or self._passive) and self._since < PATIENCE:
+            return
+        if len(self._sound) < SPAN and self._buffer.has_next():
+            self._next_frame(playout_at)
+        if len(self._sound) >= SPAN and self._as_said >= 2:
+            threshold = ALIKE_ENOUGH if hurry else ALIKE
+            self._stretch(accelerate(self._sound.pcm, threshold=threshold, passive=self._passive))
+
+    def _expand(self) -> None:
+        if (self._passive or self._since >= PATIENCE) and self._as_said >= 2:
+            self._stretch(expand(self._sound.heard, self._sound.pcm, passive=self._passive))
+
+    def _trim(self) -> None:
+        """Takes out sound that waits for no reason: the next frame is asked for in time anyway."""
+        spare = len(self._sound) - FRAME
+        if not SPARE <= spare <= MAX_PERIOD or self._as_said < 2:
+            return
+        if self._passive:
+            self._stretch(cut(self._sound.pcm, spare))
+        elif len(self._sound) >= SPAN and self._since >= PATIENCE:
+            shorter = accelerate(self._sound.pcm)
+            if shorter is not None and len(shorter.pcm) >= FRAME:
+                self._stretch(shorter)
+
+    def _stretch(self, stretched: Stretched | None) -> None:
+        if stretched is not None:
+            self._buffer.count_stretch(self._sound.stretch(stretched))
+            self._since = 0

@@ -1,0 +1,116 @@
+"""Decoded sound that waits to be heard, and what each sample of it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from codec import FRAME, RTP_CLOCK, SAMPLE_RATE
+from codec.frame import FramePlan, FrameSource, PcmFrame
+from jitterbuffer.timescale import MAX_PERIOD, Pcm, Stretched
+
+TICKS = RTP_CLOCK // SAMPLE_RATE
+"""Of the RTP clock, per sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlayedPart:
+    """Samples of one frame that follow each other in a block as they did when they were said."""
+
+    offset: int
+    """Of its first sample in the block."""
+    samples: int
+    plan: FramePlan
+    source: FrameSource
+    """How the frame was really obtained."""
+    timestamp: int
+    """Of its first sample (48 kHz, extended)."""
+    begins: bool
+    """Whether nothing of the frame was heard before."""
+    stretched: int
+    """Samples put in (> 0) or left out (< 0) right before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlayedBlock:
+    """20 ms of playout. Only a frame whose action is HOLD is not one of the sender's."""
+
+    pcm: PcmFrame
+    parts: tuple[PlayedPart, ...]
+    """In order; together they are the block."""
+
+
+class Sound:
+    """A queue of samples that knows which frame, and which sample of it, each was made from."""
+
+    def __init__(self) -> None:
+        self.pcm: Pcm = np.zeros(0, np.int16)
+        self.heard: Pcm = np.zeros(MAX_PERIOD, np.int16)
+        """The last samples that were taken out."""
+        self._origin = np.zeros(0, np.int64)
+        """Number of the frame, counted here, times 320, plus that of the sample in it."""
+        self._frames: dict[int, tuple[FramePlan, FrameSource]] = {}
+        self._appended = 0
+        self._begun = -1
+        self._last = -1
+
+    def __len__(self) -> int:
+        """Samples."""
+        return len(self.pcm)
+
+    def append(self, pcm: PcmFrame, plan: FramePlan, source: FrameSource) -> None:
+        first = self._appended * FRAME
+        self._frames[self._appended] = plan, source
+        self._appended += 1
+        self.pcm = np.concatenate([self.pcm, pcm])
+        self._origin = np.concatenate([self._origin, np.arange(first, first + FRAME)])
+
+    def stretch(self, stretched: Stretched) -> int:
+        """Puts stretched sound in place of what there is; by how many samples it is longer."""
+        longer = len(stretched.pcm) - len(self.pcm)
+        self._origin = np.where(
+            stretched.origin < 0,
+            self._origin[0] + stretched.origin,
+            self._origin[np.maximum(stretched.origin, 0)],
+        )
+        self.pcm = stretched.pcm
+        return longer
+
+    def take(self) -> PlayedBlock:
+        """The next 320 samples; there must be as many."""
+        assert len(self) >= FRAME
+        pcm, origin = self.pcm[:FRAME], self._origin[:FRAME]
+        self.pcm, self._origin = self.pcm[FRAME:], self._origin[FRAME:]
+        self.heard = pcm[-MAX_PERIOD:]
+        jumps = np.diff(origin, prepend=self._last) != 1
+        starts = np.flatnonzero(jumps | (origin % FRAME == 0))
+        if not len(starts) or starts[0] != 0:
+            starts = np.concatenate([[0], starts])
+        ends = np.append(starts[1:], FRAME)
+        parts = tuple(
+            self._part(
+                int(at), int(end), int(origin[at]), int(origin[at - 1]) if at else self._last
+            )
+            for at, end in zip(starts, ends, strict=True)
+        )
+        self._last = int(origin[-1])
+        oldest = min(self._last, self._begun * FRAME) // FRAME - 1
+        for number in [number for number in self._frames if number < oldest]:
+            del self._frames[number]
+        return PlayedBlock(pcm, parts)
+
+    def _part(self, at: int, end: int, origin: int, before: int) -> PlayedPart:
+        number, sample = divmod(origin, FRAME)
+        plan, source = self._frames[number]
+        begins = number > self._begun
+        self._begun = max(self._begun, number)
+        return PlayedPart(
+            offset=at,
+            samples=end - at,
+            plan=plan,
+            source=source,
+            timestamp=plan.timestamp + TICKS * sample,
+            begins=begins,
+            stretched=before + 1 - origin,
+        )
