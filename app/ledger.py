@@ -1,4 +1,4 @@
-"""The per-frame ledger: for every 20 ms played, where it came from and how late it was."""
+"""The per-frame ledger: for every frame played, where it came from and how late it was."""
 
 from __future__ import annotations
 
@@ -12,9 +12,18 @@ from pathlib import Path
 from typing import TextIO
 
 from app.options import UsageError
-from codec.frame import FrameSource
+from codec.frame import FrameSource, HoleAction
 
-FIELDS = ("playout_s", "timestamp", "source", "wait_ms", "decode_us", "delay_ms")
+FIELDS = (
+    "playout_s",
+    "timestamp",
+    "source",
+    "wait_ms",
+    "decode_us",
+    "delay_ms",
+    "action",
+    "stretch_ms",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,10 @@ class LedgerEntry:
     decode_us: float
     delay_ms: float | None
     """From capture of the frame's first sample at the peer to its playout here."""
+    action: HoleAction = HoleAction.NONE
+    """What was done about time in a hole."""
+    stretch_ms: float = 0.0
+    """Sound put in (> 0) or left out (< 0) by time stretching since the frame before began."""
 
 
 class Ledger:
@@ -111,6 +124,8 @@ def read_ledger(path: Path) -> Iterator[LedgerEntry]:
                 _number(row["wait_ms"]),
                 float(row["decode_us"]),
                 _number(row["delay_ms"]),
+                HoleAction(row["action"]),
+                float(row["stretch_ms"]),
             )
 
 
@@ -122,6 +137,8 @@ def _row(entry: LedgerEntry) -> tuple[str, ...]:
         _rounded(entry.wait_ms),
         f"{entry.decode_us:.0f}",
         _rounded(entry.delay_ms),
+        entry.action.value,
+        _rounded(entry.stretch_ms),
     )
 
 

@@ -1,4 +1,4 @@
-"""The receiving side of a call: one plan, one decoded frame and its account per 20 ms."""
+"""The receiving side of a call: 20 ms of sound at a time, and the books of every frame in it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from app.ledger import Ledger, LedgerEntry
 from app.marker import MarkerDetector, MarkerGrid
 from app.meter import LevelMeter
 from app.net.clockmap import ClockEstimate
-from codec import FRAME, RTP_CLOCK
+from app.timeline import Timeline
+from codec import FRAME, RTP_CLOCK, SAMPLE_RATE
 from codec.frame import FrameSource, PcmFrame
 from codec.receiver import SpeechDecoder
-from jitterbuffer import JitterBuffer
+from jitterbuffer import JitterBuffer, PlayedPart, PlayoutReceiver
 
 
 class Lead:
@@ -64,16 +65,22 @@ class Playout:
         ledger: Ledger,
         recorder: Recorder | None = None,
         probe: MarkerProbe | None = None,
+        timeline: Timeline | None = None,
     ) -> None:
         self._buffer = buffer
-        self._decoder = decoder
+        self._receiver = PlayoutReceiver(buffer, decoder)
         self._captured_at = captured_at
         self._clock = clock
         self._delay = delay
         self._ledger = ledger
         self._recorder = recorder
         self._probe = probe
+        self._timeline = timeline
         self._began: float | None = None
+        self._stretched = 0
+        """Samples put in or left out since the last frame began."""
+        self.parts: tuple[PlayedPart, ...] = ()
+        """What the latest 20 ms are made of; for the playout thread."""
         self.lead = Lead()
         self.draining = False
         """The call is over: what has arrived is still played, what has not is not made up."""
@@ -84,59 +91,80 @@ class Playout:
         summed over samples."""
 
     def render(self, playout_at: float) -> PcmFrame:
-        """The frame heard from `playout_at` (monotonic) on."""
-        if self.draining and not len(self._buffer):
+        """What is heard in the 20 ms from `playout_at` (monotonic) on, int16 [320]."""
+        over = self.draining and not len(self._buffer)
+        if over and not self._receiver.queued:
+            self.parts = ()
             return silent_frame()
         before = self._clock()
         lead = self.lead.update(playout_at, before)
-        plan = self._buffer.pull(playout_at - lead)
-        pcm, source = self._decoder.carry_out(plan)
+        block = self._receiver.drain() if over else self._receiver.pull(playout_at - lead)
         done = self._clock()
-        decode_seconds = done - before
+        self.parts = block.parts
+        self.meter.update(block.pcm)
+        if self._recorder:
+            self._recorder.write(block.pcm)
+        for part in block.parts:
+            self._stretched += part.stretched
+            if part.begins:
+                self._begin(part, playout_at, lead, before, done)
+        if self._probe:
+            self._probe_block(self._probe, block.pcm, playout_at)
+        return block.pcm
+
+    def _begin(
+        self, part: PlayedPart, block_at: float, lead: float, before: float, done: float
+    ) -> None:
+        """Keeps the books of a frame that is first heard in the block that begins at `block_at`."""
+        plan, source = part.plan, part.source
+        playout_at = block_at + part.offset / SAMPLE_RATE
+        self.frames[source] += 1
         if plan.arrival is not None:
             self.processing_delay += (done - plan.arrival) * FRAME
-        self.frames[source] += 1
-        self.meter.update(pcm)
-        if self._recorder:
-            self._recorder.write(pcm)
-        captured = None if source is FrameSource.SILENCE else self._captured_at(plan.timestamp)
+        captured = None if source is FrameSource.SILENCE else self._captured_at(part.timestamp)
         if captured:
             self._delay.clock_uncertainty = captured.uncertainty
-            if self._probe:
-                self._probe.listen(pcm, playout_at, plan.timestamp, captured)
         total = self._delay.add(
             FrameTiming(
                 playout_at=playout_at,
                 captured_at=captured.instant if captured else None,
                 arrival=plan.arrival if source is FrameSource.PACKET else None,
-                decode_seconds=decode_seconds,
+                decode_seconds=done - before,
                 output_latency=lead,
             )
         )
-        self._enter(playout_at, plan.timestamp, source, plan.arrival, decode_seconds, total)
-        return pcm
-
-    def _enter(
-        self,
-        playout_at: float,
-        timestamp: int,
-        source: FrameSource,
-        arrival: float | None,
-        decode_seconds: float,
-        delay: float | None,
-    ) -> None:
+        if self._timeline:
+            self._timeline.add_frame(
+                playout_at,
+                plan.timestamp,
+                source,
+                target=self._buffer.target_delay,
+                delay=total,
+                stretched=self._stretched / SAMPLE_RATE,
+            )
         if self._began is None:
             self._began = playout_at
         self._ledger.add(
             LedgerEntry(
                 playout_s=playout_at - self._began,
-                timestamp=timestamp,
+                timestamp=plan.timestamp,
                 source=source,
-                wait_ms=None if arrival is None else 1e3 * (playout_at - arrival),
-                decode_us=1e6 * decode_seconds,
-                delay_ms=None if delay is None else 1e3 * delay,
+                wait_ms=None if plan.arrival is None else 1e3 * (playout_at - plan.arrival),
+                decode_us=1e6 * (done - before),
+                delay_ms=None if total is None else 1e3 * total,
+                action=plan.action,
+                stretch_ms=1e3 * self._stretched / SAMPLE_RATE,
             )
         )
+        self._stretched = 0
+
+    def _probe_block(self, probe: MarkerProbe, pcm: PcmFrame, playout_at: float) -> None:
+        for part in self.parts:
+            if part.source is not FrameSource.SILENCE:
+                captured = self._captured_at(part.timestamp)
+                if captured:
+                    probe.listen(pcm, playout_at, part.timestamp, captured)
+                return
 
 
 class MarkerProbe:
