@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from app.arrivals import ArrivalRecorder
 from app.audio import AudioSink, AudioSource, Recorder
 from app.call_report import ProcessMeter
 from app.coding import Outbound, make_buffer, make_decoder
@@ -27,6 +28,7 @@ from app.playout import MarkerProbe, Playout
 from app.priority import request_realtime
 from app.reception import Reception
 from app.sender import EncodedFrame
+from app.timeline import Timeline
 from codec import FRAME_SECONDS
 
 HOUSEKEEPING = 0.1
@@ -89,6 +91,10 @@ class Call:
         self._end: asyncio.Future[CallEnd] = self._loop.create_future()
         self._began = self._ended = time.monotonic()
         self._ledger = Ledger(options.ledger)
+        self._arrivals = (
+            ArrivalRecorder(options.record_arrivals) if options.record_arrivals else None
+        )
+        self.timeline = Timeline() if options.timeline else None
         self.control = ControlTimer()
 
         self.realtime = False
@@ -116,6 +122,7 @@ class Call:
             ledger=self._ledger,
             recorder=recorder,
             probe=self.probe,
+            timeline=self.timeline,
         )
 
     @property
@@ -151,8 +158,9 @@ class Call:
 
     @property
     def output_error(self) -> str | None:
-        """Why nothing more is recorded or entered into the ledger, if so."""
-        return (self._recorder.error if self._recorder else None) or self._ledger.error
+        """Why nothing more is recorded or written down, if so."""
+        outputs = (self._recorder, self._ledger, self._arrivals)
+        return next((output.error for output in outputs if output and output.error), None)
 
     # The source's thread
 
@@ -180,6 +188,10 @@ class Call:
             match event:
                 case RtpReceived():
                     self._reception.take(event)
+                    if self.timeline:
+                        self.timeline.add_packet(event.timestamp, arrival)
+                    if self._arrivals:
+                        self._arrivals.add(event)
                 case ReportReceived(reception=reception, bursts=bursts) if reception is not None:
                     self.sender.protect(
                         self.outbound.policy.update(reception.fraction_lost, bursts)
@@ -224,3 +236,5 @@ class Call:
             self._recorder.close()
         self.control.stop()
         self._ledger.close()
+        if self._arrivals:
+            self._arrivals.close()

@@ -229,6 +229,12 @@ def _add_call_options(parser: argparse.ArgumentParser) -> None:
         help="write a report as one JSON object when the call is over (default: to stdout)",
     )
     _add_frame_outputs(output)
+    output.add_argument(
+        "--record-arrivals",
+        type=Path,
+        metavar="FILE",
+        help="write when each packet came, for `simulate --trace-arrivals`",
+    )
     output.add_argument("--pcap", type=Path, metavar="FILE", help="capture the call's datagrams")
     output.add_argument("--quiet", action="store_true", help="no live view, no table")
     output.add_argument(
@@ -344,6 +350,12 @@ def _add_frame_outputs(output: argparse._ArgumentGroup) -> None:
     output.add_argument(
         "--ledger", type=Path, metavar="FILE", help="write a line of CSV per frame played"
     )
+    output.add_argument(
+        "--timeline",
+        type=Path,
+        metavar="FILE",
+        help="draw when packets came and frames were played, and from what: .png or .html",
+    )
 
 
 def _options(parsed: argparse.Namespace) -> CallOptions:
@@ -359,6 +371,8 @@ def _options(parsed: argparse.Namespace) -> CallOptions:
         record=parsed.record,
         ledger=parsed.ledger,
         pcap=parsed.pcap,
+        record_arrivals=parsed.record_arrivals,
+        timeline=parsed.timeline,
         bitrate=parsed.bitrate,
         complexity=parsed.complexity,
         expected_loss=parsed.expected_loss,
@@ -426,7 +440,12 @@ def _simulate(parsed: argparse.Namespace) -> int:
         parsed.input,
         SimulationOptions(call, ideal=ideal, arrivals=arrivals, drift_ppm=parsed.drift),
         SimulateOutputs(
-            parsed.output, parsed.align, parsed.json, ledger=parsed.ledger, quiet=parsed.quiet
+            parsed.output,
+            parsed.align,
+            parsed.json,
+            ledger=parsed.ledger,
+            timeline=parsed.timeline,
+            quiet=parsed.quiet,
         ),
     )
 

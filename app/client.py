@@ -33,6 +33,7 @@ from app.net.transport import (
     local_address_towards,
 )
 from app.options import CallOptions, UsageError
+from app.timeline import check_timeline
 from codec.libopus import OpusUnavailable
 
 logger = logging.getLogger(__name__)
@@ -162,10 +163,14 @@ def check(options: CallOptions) -> None:
         impaired_link(impairment, options.seed, "")
     if options.record and options.record.suffix.lower() not in WRITERS:
         raise UsageError(f"--record: {options.record} is none of {', '.join(WRITERS)}")
+    if options.timeline:
+        check_timeline(options.timeline)
     for flag, path in (
         ("--record", options.record),
         ("--ledger", options.ledger),
         ("--pcap", options.pcap),
+        ("--record-arrivals", options.record_arrivals),
+        ("--timeline", options.timeline),
     ):
         if path:
             check_writable(flag, path)

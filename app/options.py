@@ -75,6 +75,8 @@ class CallOptions:
     record: Path | None = None
     ledger: Path | None = None
     pcap: Path | None = None
+    record_arrivals: Path | None = None
+    timeline: Path | None = None
     bitrate: int = 24_000
     """Opus target, bits/s."""
     complexity: int = 9

@@ -21,6 +21,7 @@ from app.liveview import LiveView
 from app.net.errors import CallError
 from app.options import CallOptions, UsageError
 from app.report import CallReport
+from app.timeline import write_timeline
 
 STDOUT = "-"
 
@@ -110,6 +111,9 @@ class _Screen:
         self.say(str(end))
         if done.output_error:
             self.say(done.output_error)
+        if done.timeline and done.options.timeline:
+            title = f"{self._side}, {self._peer}, {done.options.recovery}"
+            write_timeline(done.options.timeline, done.timeline, title)
         result = report(done, end, side=self._side, peer=self._peer, control=done.control)
         if json_to is not None:
             write_json(result, json_to)
@@ -156,6 +160,8 @@ def numbered(options: CallOptions, number: int) -> CallOptions:
         record=_numbered_path(options.record, number),
         ledger=_numbered_path(options.ledger, number),
         pcap=_numbered_path(options.pcap, number),
+        record_arrivals=_numbered_path(options.record_arrivals, number),
+        timeline=_numbered_path(options.timeline, number),
     )
 
 

@@ -13,8 +13,10 @@ from app.client import check_writable
 from app.coding import load_models
 from app.ledger import ledger_text
 from app.options import UsageError
+from app.report import CallReport
 from app.session_ui import STDOUT, print_table
 from app.simulation import Pcm, SimulationOptions, SimulationResult, simulate
+from app.timeline import check_timeline, write_timeline
 from app.whole_file import whole_file
 from codec import SAMPLE_RATE
 from codec.libopus import OpusUnavailable
@@ -32,13 +34,16 @@ class SimulateOutputs:
     json: str | None = None
     """A file, or `STDOUT`."""
     ledger: Path | None = None
+    timeline: Path | None = None
     quiet: bool = False
 
     def check(self, source: Path) -> None:
         """Before the work, not after it. Raises UsageError; changes no file."""
         if self.sound.suffix.lower() != ".wav":
             raise UsageError(f"{self.sound} does not end in .wav")
-        files = {"OUT.wav": self.sound, "--ledger": self.ledger}
+        if self.timeline:
+            check_timeline(self.timeline)
+        files = {"OUT.wav": self.sound, "--ledger": self.ledger, "--timeline": self.timeline}
         if self.json is not None and self.json != STDOUT:
             files["--json"] = Path(self.json)
         taken = {source.resolve(): "IN"}
@@ -69,8 +74,15 @@ def run_simulate(source: Path, options: SimulationOptions, outputs: SimulateOutp
     _write("OUT.wav", outputs.sound, lambda file: _write_wav(file, sound))
     if outputs.ledger:
         _write_text("--ledger", outputs.ledger, ledger_text(result.ledger))
+    if outputs.timeline:
+        write_timeline(outputs.timeline, result.timeline, _title(source, result.report))
     _report(result, outputs)
     return 0
+
+
+def _title(source: Path, report: CallReport) -> str:
+    parts = (source.name, report.recovery, report.netem, report.loss_trace)
+    return ", ".join(part for part in parts if part)
 
 
 def _report(result: SimulationResult, outputs: SimulateOutputs) -> None:

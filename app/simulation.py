@@ -34,9 +34,11 @@ from app.report import CallReport
 from app.timeline import Timeline
 from app.virtual_network import Link, VirtualNetwork
 from codec import FRAME, FRAME_SECONDS, FRAME_TICKS, SAMPLE_RATE
-from codec.frame import FrameSource, PcmFrame
+from codec.frame import FrameSource, HoleAction, PcmFrame
 from jitterbuffer import JitterBuffer
 from jitterbuffer.buffer import LONGEST_MAX_DELAY
+from jitterbuffer.sound import TICKS
+from jitterbuffer.timescale import MAX_PERIOD
 
 Pcm = npt.NDArray[np.int16]
 
@@ -80,8 +82,10 @@ class SimulatedFrame:
     playout: float
     """When its first sample was heard."""
     source: FrameSource
+    action: HoleAction
+    """What was done about time: a frame that is held (HOLD) is played in addition."""
     number: int | None
-    """Of the frame of the source that was due, from 0; None before the first packet."""
+    """Of the frame of the source that was due, from 0; None where none was."""
     captured: float | None
     """When the first sample of that frame was captured."""
     arrival: float | None
@@ -93,6 +97,8 @@ class SimulatedFrame:
     """What the jitter buffer aimed at, seconds."""
     delay: float | None
     """From mouth to ear, seconds; None in ideal mode and where there is none to speak of."""
+    stretched: float
+    """Seconds that time stretching has put in (> 0) or left out since the frame before began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +106,14 @@ class SimulationResult:
     """What came of it."""
 
     heard: Pcm
-    """int16 [320 n]: everything played, one frame for each of `frames`."""
+    """int16 [320 n]: everything played, from `began` on."""
+    began: float
+    """Seconds from the capture of the first sample to the first of `heard`."""
     aligned: Pcm
     """int16, as long as the input: sample n is what was heard for sample n of the input, 0 where
-    nothing was."""
+    nothing was. A pitch period left out by time stretching is filled with the one before."""
     frames: list[SimulatedFrame]
-    """In order of playout."""
+    """In order of playout; each is heard in `heard` from `playout` - `began` on."""
     timeline: Timeline
     ledger: list[LedgerEntry]
     """As a call keeps it, one entry for each of `frames`."""
@@ -147,6 +155,7 @@ class _Simulation:
         self._delay = DelayAccount(lookahead)
         self._delay.clock_uncertainty = None if options.ideal else 0.0
         self._log = _FrameLog()
+        self._timeline = Timeline()
         self._playout = Playout(
             self._buffer,
             self._decoder,
@@ -154,16 +163,20 @@ class _Simulation:
             clock=lambda: self._clock if options.ideal else self.network.now,
             delay=self._delay,
             ledger=self._log,
+            timeline=self._timeline,
         )
         self._pacer = Pacer(lead=LEAD, clock=lambda: self.network.now, sleep=self._sleep)
         self._reception = Reception(self._buffer, self._pacer.align)
         self._own_arrivals: dict[int, float] = {}
         self._received: list[tuple[int, RtpReceived]] = []
         self._clock = 0.0
-        self._begun = False
         self._heard: list[PcmFrame] = []
+        self._began = 0.0
         self._frames: list[SimulatedFrame] = []
-        self._timeline = Timeline()
+        self._spoken = False
+        size = lookahead + (self._last + 1) * FRAME
+        self._aligned = np.zeros(size, np.int16)
+        self._known = np.zeros(size, bool)
 
     def run(self) -> SimulationResult:
         if self._options.ideal:
@@ -172,7 +185,13 @@ class _Simulation:
             self._play()
         heard = np.concatenate(self._heard) if self._heard else np.zeros(0, np.int16)
         return SimulationResult(
-            heard, self._align(), self._frames, self._timeline, self._log.entries, self._report()
+            heard=heard,
+            began=self._began,
+            aligned=self._fill_periods(),
+            frames=self._frames,
+            timeline=self._timeline,
+            ledger=self._log.entries,
+            report=self._report(),
         )
 
     def _source_frames(self) -> Iterator[PcmFrame]:
@@ -183,15 +202,18 @@ class _Simulation:
 
     # Arrival
 
+    def _ticks(self, timestamp: int) -> int:
+        """RTP time since the first frame's, of a timestamp as sent or extended."""
+        return timestamp_difference(timestamp & 0xFFFF_FFFF, self.network.speaker.rtp_origin)
+
     def _number(self, timestamp: int) -> int:
-        """Of the frame with an RTP timestamp, wire or extended."""
-        origin = self.network.speaker.rtp_origin
-        return round(timestamp_difference(timestamp & 0xFFFF_FFFF, origin) / FRAME_TICKS)
+        """Of the frame with an RTP timestamp."""
+        return round(self._ticks(timestamp) / FRAME_TICKS)
 
     def _captured_at(self, timestamp: int) -> ClockEstimate | None:
         if self._options.ideal:
             return None
-        return ClockEstimate(self.network.captured_at(self._number(timestamp)), 0.0)
+        return ClockEstimate(self.network.captured_at(self._ticks(timestamp) / FRAME_TICKS), 0.0)
 
     def _on_media(self, received: RtpReceived) -> None:
         number = self._number(received.timestamp)
@@ -208,17 +230,25 @@ class _Simulation:
         self.network.advance(self.network.now + seconds)
 
     def _play(self) -> None:
-        over_at: float | None = None
+        over_at = np.inf
         played = -1
         while played < self._last:
             playout_at = self._pacer.wait()
-            if over_at is None and self.network.idle:
-                over_at = playout_at + LONGEST_WAIT
-            if over_at is not None and (playout_at >= over_at or not self._own_arrivals):
+            if over_at == np.inf and self.network.idle:
+                over_at = playout_at + LONGEST_WAIT if self._own_arrivals else playout_at
+            if playout_at >= over_at:
                 break
-            frame = self._render(playout_at)
-            played = played if frame.number is None else frame.number
+            for frame in self._render(playout_at):
+                if frame.number is not None and frame.action is not HoleAction.HOLD:
+                    played = max(played, frame.number)
             self._pacer.finished()
+        # what is decoded but not heard yet
+        self._playout.draining = True
+        while played == self._last:
+            self._render(self._pacer.wait())
+            if not self._playout.parts:
+                self._heard.pop()
+                break
 
     def _play_ideal(self) -> None:
         """First the whole network, then playout, which is given packets as it needs them."""
@@ -238,41 +268,64 @@ class _Simulation:
             self._clock = self.network.captured_at(number + 1)
             self._render(self._clock)
 
-    def _render(self, playout_at: float) -> SimulatedFrame:
-        self._heard.append(self._playout.render(playout_at))
-        entry = self._log.entries[-1]
-        # a buffer that waits for its start has nothing to say of which frame is due
-        self._begun = self._begun or entry.source is not FrameSource.SILENCE
-        number = self._number(entry.timestamp) if self._begun else None
-        frame = SimulatedFrame(
+    def _render(self, playout_at: float) -> list[SimulatedFrame]:
+        """Plays 20 ms; the frames that begin there."""
+        if not self._heard:
+            self._began = playout_at
+        entered = len(self._log.entries)
+        pcm = self._playout.render(playout_at)
+        self._heard.append(pcm)
+        starts = [part.offset for part in self._playout.parts if part.begins]
+        entries = self._log.entries[entered:]
+        frames = [
+            self._frame(entry, playout_at + start / SAMPLE_RATE)
+            for entry, start in zip(entries, starts, strict=True)
+        ]
+        self._frames += frames
+        self._align(pcm)
+        return frames
+
+    def _frame(self, entry: LedgerEntry, playout_at: float) -> SimulatedFrame:
+        self._spoken = self._spoken or entry.source is not FrameSource.SILENCE
+        # silence before the first sound, and behind the last, stands for no frame
+        due = self._spoken and (entry.source is not FrameSource.SILENCE or entry.timestamp)
+        number = self._number(entry.timestamp) if due else None
+        return SimulatedFrame(
             playout=playout_at,
             source=entry.source,
+            action=entry.action,
             number=number,
             captured=None if number is None else self.network.captured_at(number),
             arrival=None if entry.wait_ms is None else playout_at - entry.wait_ms / 1e3,
             own_arrival=None if number is None else self._own_arrivals.get(number),
             target_delay=self._buffer.target_delay,
             delay=None if entry.delay_ms is None else entry.delay_ms / 1e3,
+            stretched=entry.stretch_ms / 1e3,
         )
-        self._frames.append(frame)
-        self._timeline.add_frame(
-            playout_at,
-            None if number is None else entry.timestamp,
-            entry.source,
-            target=frame.target_delay,
-            delay=frame.delay,
-        )
-        return frame
 
     # The result
 
-    def _align(self) -> Pcm:
-        """What was decoded for frame k lies `lookahead` samples before the place of frame k."""
-        aligned = np.zeros(self._lookahead + (self._last + 1) * FRAME, np.int16)
-        for frame, pcm in zip(self._frames, self._heard, strict=True):
-            if frame.number is not None and frame.source is not FrameSource.SILENCE:
-                aligned[frame.number * FRAME :][:FRAME] = pcm
-        return aligned[self._lookahead :][: len(self._pcm)]
+    def _align(self, pcm: PcmFrame) -> None:
+        """Puts the latest 20 ms where they belong: what is decoded lags by the look-ahead."""
+        for part in self._playout.parts:
+            if part.source is FrameSource.SILENCE or part.plan.action is HoleAction.HOLD:
+                continue
+            start = self._ticks(part.timestamp) // TICKS
+            if start < 0:
+                continue
+            place = slice(start, start + part.samples)
+            sound = pcm[part.offset : part.offset + part.samples]
+            self._aligned[place] = sound[: len(self._aligned[place])]
+            self._known[place] = True
+
+    def _fill_periods(self) -> Pcm:
+        edges = np.flatnonzero(np.diff(self._known.astype(np.int8)))
+        # gaps lie between an edge down and the next one up
+        for left, right in zip(edges + 1, edges[1:] + 1, strict=False):
+            gap = right - left
+            if not self._known[left] and gap <= min(MAX_PERIOD, left):
+                self._aligned[left:right] = self._aligned[left - gap : left]
+        return self._aligned[self._lookahead :][: len(self._pcm)]
 
     def _report(self) -> CallReport:
         network, call = self.network, self._options.call

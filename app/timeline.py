@@ -12,6 +12,7 @@ import numpy.typing as npt
 from app.net.rtp import timestamp_difference
 from app.options import UsageError
 from app.picture import MAX_FRAMES, SOURCES
+from app.whole_file import whole_file
 from codec import FRAME_SECONDS, RTP_CLOCK
 from codec.frame import FrameSource
 
@@ -44,26 +45,29 @@ class Timeline:
     def add_frame(
         self,
         playout: float,
-        timestamp: int | None,
+        timestamp: int,
         source: FrameSource,
         *,
         target: float,
         delay: float | None,
         stretched: float = 0.0,
     ) -> None:
-        """A frame has been played; all in seconds.
+        """A frame has been played; all in seconds but `timestamp`, which is RTP's, extended or not.
 
-        `timestamp` (RTP, extended or not) is None while nothing is due yet, `target` what the
-        jitter buffer aims at, `delay` that from mouth to ear if known, `stretched` by how much
-        more (or less) time it took than it was said in.
+        `target` is what the jitter buffer aims at, `delay` that from mouth to ear if known,
+        `stretched` how much more (or less) time it took than it was said in. Silence in which no
+        frame was due, before the first or after the last, has timestamp 0 or comes first of all,
+        and is left out.
         """
+        silent = source is FrameSource.SILENCE
+        if silent and not (timestamp and len(self._frames)):
+            return
         if len(self._frames) >= _FRAME * self._max:
             self.dropped += 1
             return
-        media = np.nan if timestamp is None else self._media(timestamp)
         total = np.nan if delay is None else delay
         kind = float(SOURCES.index(source))
-        self._frames.extend((playout, media, kind, target, total, stretched))
+        self._frames.extend((playout, self._media(timestamp), kind, target, total, stretched))
 
     def _media(self, timestamp: int) -> float:
         """Seconds of speech since the first packet's."""
@@ -72,11 +76,10 @@ class Timeline:
         return timestamp_difference(timestamp & 0xFFFF_FFFF, self._origin) / RTP_CLOCK
 
     def view(self) -> TimelineView:
-        """All of it as columns, without what was played before the first packet was due."""
+        """All of it as columns."""
         packets = np.array(self._packets, dtype=np.float64)
         packets = packets[: len(packets) // 2 * 2].reshape(-1, 2).T
         frames = np.array(self._frames, dtype=np.float64).reshape(-1, _FRAME).T
-        frames = frames[:, np.isfinite(frames[1])]
         offset = float((packets[1] - packets[0]).min()) if packets.size else 0.0
         return TimelineView(
             packet_media=packets[0],
@@ -156,19 +159,24 @@ def check_timeline(path: Path) -> None:
         raise UsageError(f"--timeline: {path} is none of {', '.join(SUFFIXES)}")
 
 
-def write_timeline(path: Path, timeline: Timeline, title: str) -> None:
-    """A picture or a page, by the suffix. Raises OSError."""
-    from app.whole_file import whole_file
-
+def draw_timeline(timeline: Timeline, title: str, suffix: str) -> bytes:
+    """The content of a file with one of `SUFFIXES`: a picture or a page."""
     view = timeline.view()
     shortened = timeline.dropped > 0
-    if path.suffix.lower() == ".html":
+    if suffix.lower() == ".html":
         from app.timeline_page import timeline_page
 
-        content = timeline_page(view, title, shortened=shortened).encode()
-    else:
-        from app.timeline_picture import timeline_png
+        return timeline_page(view, title, shortened=shortened).encode()
+    from app.timeline_picture import timeline_png
 
-        content = timeline_png(view, title, shortened=shortened)
-    with whole_file(path) as file:
-        file.write(content)
+    return timeline_png(view, title, shortened=shortened)
+
+
+def write_timeline(path: Path, timeline: Timeline, title: str) -> None:
+    """Draws to a file. Raises UsageError if it cannot be written."""
+    content = draw_timeline(timeline, title, path.suffix)
+    try:
+        with whole_file(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise UsageError(f"--timeline: {path}: {error.strerror}") from None
