@@ -356,7 +356,8 @@ class JitterBuffer:
             decision = self._decide()
         self._excess = excess
         slot = self._position
-        waits = self._pace.waits(decision, excess, is_open=self._is_open())
+        reach = self._reach if FrameSource.DRED in self._recovery else 0
+        waits = self._pace.waits(decision, excess, is_open=self._is_open(), reach=reach)
         if waits:
             self._stats.inserted_samples_for_deceleration += FRAME
             if not decision.is_free:

@@ -72,11 +72,15 @@ class Pace:
         self._last_shed = instant
         return True
 
-    def waits(self, decision: Decision, excess: float, *, is_open: bool) -> bool:
-        """Whether the frame keeps its place, and concealment or silence is played in addition."""
+    def waits(self, decision: Decision, excess: float, *, is_open: bool, reach: int) -> bool:
+        """Whether the frame keeps its place, and concealment or silence is played in addition.
+
+        `reach` is how many frames a packet is likely to bring back: where it is none, playout waits
+        for a packet that may only be late, and not long.
+        """
         if decision.is_free and excess <= self.raise_below:
             return True
-        if not is_open or excess >= self._hold - EARLY:
+        if not is_open or excess >= min(self._hold, max(1, reach)) - EARLY:
             return False
         if decision.source is FrameSource.PLC:
             return True

@@ -13,7 +13,6 @@ from jitterbuffer.sound import PlayedBlock, Sound
 from jitterbuffer.timescale import (
     ALIKE,
     ALIKE_ENOUGH,
-    MAX_PERIOD,
     SPAN,
     Stretched,
     accelerate,
@@ -167,7 +166,7 @@ class PlayoutReceiver:
     def _trim(self) -> None:
         """Takes out sound that waits for no reason: the next frame is asked for in time anyway."""
         spare = len(self._sound) - FRAME
-        if not SPARE <= spare <= MAX_PERIOD or self._as_said < 2:
+        if spare < SPARE or self._as_said < 2:
             return
         if self._passive:
             self._stretch(cut(self._sound.pcm, spare))
