@@ -242,13 +242,11 @@ class _Simulation:
                 if frame.number is not None and frame.action is not HoleAction.HOLD:
                     played = max(played, frame.number)
             self._pacer.finished()
-        # what is decoded but not heard yet
+        # stretching leaves a part of the last frame to be heard
         self._playout.draining = True
-        while played == self._last:
-            self._render(self._pacer.wait())
-            if not self._playout.parts:
-                self._heard.pop()
-                break
+        for _ in range(2):
+            if played == self._last and not self._known[-1]:
+                self._render(self._pacer.wait())
 
     def _play_ideal(self) -> None:
         """First the whole network, then playout, which is given packets as it needs them."""
