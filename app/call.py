@@ -223,7 +223,7 @@ class Call:
         now = time.monotonic()
         if end.ending is not Ending.PEER:
             self._transport.send(self.session.make_bye(now, self._wall.ntp(now)))
-        patience = now + self.options.buffer_ms / 1e3 + 2 * FRAME_SECONDS
+        patience = now + self.buffer.target_delay + 2 * FRAME_SECONDS
         while len(self.buffer) and time.monotonic() < patience:
             await asyncio.sleep(FRAME_SECONDS / 4)
         await asyncio.sleep(self.playout.lead.seconds)  # what has been rendered is yet to be heard

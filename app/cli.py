@@ -1,4 +1,4 @@
-"""The command line: `dredcall listen`, `call`, `simulate`, `demo`, `bench`, `devices`."""
+"""The command line: `dredcall listen`, `call`, `simulate`, `demo`, `evaluate`, `bench`, `devices`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from app.net import DEFAULT_PORT
 from app.options import CallOptions, Impairment, Recovery, UsageError, parse_buffer
 from app.report import installed_version
+from jitterbuffer.latency import Latency
 
 OK, FAILED, BAD_USAGE = 0, 1, 2
 
@@ -123,6 +124,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--json", metavar="FILE", help="write both sides' reports; - for stdout")
     demo.set_defaults(run=_demo)
+
+    evaluate = commands.add_parser(
+        "evaluate", help="measure every means of recovery on the same speech and losses"
+    )
+    _add_evaluate_options(evaluate)
+    evaluate.set_defaults(run=_evaluate)
 
     bench = commands.add_parser("bench", help="what every stage costs on this machine")
     bench.add_argument(
@@ -288,9 +295,31 @@ def _add_coding_options(parser: argparse.ArgumentParser) -> None:
     )
     coding.add_argument(
         "--buffer",
-        default="fixed:30",
-        metavar="fixed:MS",
-        help="jitter buffer, 0-2000 ms (default: %(default)s); raise it when packets come unevenly",
+        default="adaptive",
+        metavar="adaptive|fixed:MS",
+        help="how long packets wait: as the network asks for, or 0-2000 ms (default: %(default)s)",
+    )
+    coding.add_argument(
+        "--latency",
+        type=Latency,
+        choices=list(Latency),
+        default=Latency.BALANCED,
+        help="what an adaptive buffer waits to have one frame in a hundred more: low 15, balanced "
+        "50, robust 150 ms (default: %(default)s); low for quick answers, robust to miss nothing",
+    )
+    coding.add_argument(
+        "--min-delay",
+        type=float,
+        metavar="MS",
+        help="an adaptive buffer waits no less (default: low 20, balanced 30, robust 60); raise it "
+        "when the network's spikes are known",
+    )
+    coding.add_argument(
+        "--max-delay",
+        type=float,
+        metavar="MS",
+        help="an adaptive buffer waits no more, up to 2000 (default: low 150, balanced 400, "
+        "robust 1000); lower it for a hard limit",
     )
 
 
@@ -358,6 +387,71 @@ def _add_frame_outputs(output: argparse._ArgumentGroup) -> None:
     )
 
 
+def _add_evaluate_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--clips",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="speech, files and folders (default: three short clips of the package); CLIP.txt "
+        "beside CLIP.flac says what is said in it, for word error rates",
+    )
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="K", help="take every K-th clip (default: all)"
+    )
+    parser.add_argument(
+        "--traces",
+        nargs="+",
+        metavar="SPEC",
+        help="folders of loss traces by class, trace files, recorded arrivals (.csv) or netem "
+        "specs (default: a few traces of the package)",
+    )
+    parser.add_argument(
+        "--conditions",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="none, opus-plc, plc, lbrr, red, red2, dred, lbrr+dred (default: all of these), each "
+        "with settings if wished: dred:dred-ms=400, lbrr:bitrate=32000, red:red-copies=2",
+    )
+    parser.add_argument(
+        "--buffers",
+        default="ideal,balanced",
+        metavar="LIST",
+        help="of ideal, low, balanced, robust, fixed:MS (default: %(default)s); traces that every "
+        "clip meets are played with the first only",
+    )
+    parser.add_argument(
+        "--metrics",
+        default="plcmos,dnsmos,pesq,estoi",
+        metavar="LIST",
+        help="of plcmos, dnsmos, pesq, stoi, estoi (default: %(default)s); dnsmos takes longest",
+    )
+    parser.add_argument(
+        "--peers",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="CSV",
+        help="others' results on the same clips and traces, to be set beside ours",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of netem's misfortunes (default: %(default)d)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="processes (default: as many as processors)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("evaluation"),
+        metavar="DIR",
+        help="folder for rows, tables and report; what is in it is not measured again (default: "
+        "%(default)s)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, no table")
+
+
 def _options(parsed: argparse.Namespace) -> CallOptions:
     from app.netem import parse_netem
 
@@ -380,6 +474,9 @@ def _options(parsed: argparse.Namespace) -> CallOptions:
         dred_ms=parsed.dred_ms,
         red_copies=parsed.red_copies,
         buffer_ms=parse_buffer(parsed.buffer),
+        latency=parsed.latency,
+        min_delay_ms=parsed.min_delay,
+        max_delay_ms=parsed.max_delay,
         outbound=impairment(parsed.netem, parsed.loss_trace),
         inbound=impairment(parsed.netem_in, parsed.loss_trace_in),
         seed=parsed.seed,
@@ -429,6 +526,9 @@ def _simulate(parsed: argparse.Namespace) -> int:
         dred_ms=parsed.dred_ms,
         red_copies=parsed.red_copies,
         buffer_ms=parse_buffer("fixed:0" if ideal else parsed.buffer),
+        latency=parsed.latency,
+        min_delay_ms=parsed.min_delay,
+        max_delay_ms=parsed.max_delay,
         outbound=Impairment(
             parse_netem(parsed.netem) if parsed.netem is not None else None, parsed.loss_trace
         ),
@@ -460,6 +560,32 @@ def _demo(parsed: argparse.Namespace) -> int:
         seed=parsed.seed,
         json_to=parsed.json,
     )
+
+
+def _evaluate(parsed: argparse.Namespace) -> int:
+    from app.evaluation.bundled import bundled_clips, bundled_networks
+    from app.evaluation.conditions import parse_conditions
+    from app.evaluation.evaluate import evaluate, print_result
+    from app.evaluation.networks import Networks
+    from app.evaluation.peers import read_peer
+    from app.evaluation.run import Evaluation, clips_in
+
+    for flag, value in (("--every", parsed.every), ("--jobs", parsed.jobs or 1)):
+        if value < 1:
+            raise UsageError(f"{flag}: {value} is not 1 or more")
+    evaluation = Evaluation(
+        clips_in(parsed.clips, parsed.every) if parsed.clips else bundled_clips()[:: parsed.every],
+        Networks(parsed.traces) if parsed.traces else bundled_networks(),
+        parse_conditions(parsed.conditions),
+        parsed.buffers.split(","),
+        parsed.metrics.split(","),
+        parsed.seed,
+    )
+    peers = [read_peer(path) for path in parsed.peers]
+    result = evaluate(evaluation, parsed.out, peers=peers, jobs=parsed.jobs, quiet=parsed.quiet)
+    if not parsed.quiet:
+        print_result(evaluation, result, parsed.out)
+    return OK
 
 
 def _bench(parsed: argparse.Namespace) -> int:

@@ -118,7 +118,7 @@ class Outbound:
 
 
 def make_buffer(options: CallOptions) -> JitterBuffer:
-    return JitterBuffer(target_delay=options.buffer_ms / 1e3, recovery=options.recovery.sources)
+    return JitterBuffer(target_delay=options.target_delay, recovery=options.recovery.sources)
 
 
 def make_decoder(options: CallOptions) -> SpeechDecoder:

@@ -9,6 +9,7 @@ from pathlib import Path
 from app.net.red import MAX_COPIES
 from app.netem import NetemSpec
 from codec.frame import FrameSource
+from jitterbuffer.latency import LONGEST_DELAY, Latency, LatencyPolicy
 
 
 class UsageError(ValueError):
@@ -89,8 +90,12 @@ class CallOptions:
     """How far back DRED reaches, 0-1000; None follows the peer's reports."""
     red_copies: int = 1
     """By how many packets each is repeated with RED, 1-2."""
-    buffer_ms: float = 30.0
-    """Time from a packet's arrival to its playout."""
+    buffer_ms: float | None = None
+    """Fixed time from a packet's arrival to its playout; None: as `latency` and the network say."""
+    latency: Latency = Latency.BALANCED
+    min_delay_ms: float | None = None
+    max_delay_ms: float | None = None
+    """Bounds of an adaptive buffer; None: those of `latency`."""
     outbound: Impairment = Impairment()
     inbound: Impairment = Impairment()
     seed: int = 1
@@ -105,7 +110,6 @@ class CallOptions:
     def __post_init__(self) -> None:
         _within("--bitrate", self.bitrate, 6_000, 510_000, "bits/s")
         _within("--complexity", self.complexity, 0, 10, "")
-        _within("--buffer", self.buffer_ms, 0, 2_000, "ms")
         _within("--timeout", self.timeout, 1, 3_600, "s")
         _within("--red-copies", self.red_copies, 1, MAX_COPIES, "")
         if self.dred_ms is not None:
@@ -114,17 +118,42 @@ class CallOptions:
             _within("--expected-loss", self.expected_loss, 0, 100, "percent")
         if self.duration is not None:
             _within("--duration", self.duration, 0.1, 86_400, "s")
+        self._check_buffer()
+
+    def _check_buffer(self) -> None:
+        longest = 1e3 * LONGEST_DELAY
+        if self.buffer_ms is not None:
+            _within("--buffer", self.buffer_ms, 0, longest, "ms")
+        low, high = self.min_delay_ms, self.max_delay_ms
+        for flag, bound in (("--min-delay", low), ("--max-delay", high)):
+            if bound is None:
+                continue
+            if self.buffer_ms is not None:
+                raise UsageError(f"{flag} {bound:g} bounds an adaptive buffer, not a fixed one")
+            _within(flag, bound, 0, longest, "ms")
+        if low is not None and high is not None and low > high:
+            raise UsageError(f"--min-delay {low:g} is more than --max-delay {high:g}")
+
+    @property
+    def target_delay(self) -> float | LatencyPolicy:
+        """What the jitter buffer aims at: seconds, or a policy."""
+        if self.buffer_ms is not None:
+            return self.buffer_ms / 1e3
+        bounds = (self.min_delay_ms, self.max_delay_ms)
+        return LatencyPolicy.of(self.latency, *(None if b is None else b / 1e3 for b in bounds))
 
 
-def parse_buffer(text: str) -> float:
-    """`fixed:MS` -> ms. Raises UsageError on anything else."""
+def parse_buffer(text: str) -> float | None:
+    """`fixed:MS` -> ms, `adaptive` -> None. Raises UsageError on anything else."""
+    if text == "adaptive":
+        return None
     kind, _, value = text.partition(":")
     try:
         if kind == "fixed":
             return float(value)
     except ValueError:
         pass
-    raise UsageError(f"--buffer: '{text}' is not fixed:MS, for example fixed:30")
+    raise UsageError(f"--buffer: '{text}' is neither adaptive nor fixed:MS, for example fixed:30")
 
 
 def _within(flag: str, value: float, low: float, high: float, unit: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from codec import FRAME, SAMPLE_RATE
+from codec import FRAME, FRAME_TICKS, SAMPLE_RATE
 from codec.frame import FramePlan, FrameSource, PcmFrame
-from codec.receiver import SpeechDecoder
 from jitterbuffer.buffer import JitterBuffer
 from jitterbuffer.packet import MediaPacket
 from jitterbuffer.sound import PlayedBlock, Sound
@@ -19,6 +20,9 @@ from jitterbuffer.timescale import (
     cut,
     expand,
 )
+
+if TYPE_CHECKING:
+    from codec.receiver import SpeechDecoder  # brings the networks' runtime, slow to load
 
 AS_SAID = frozenset({FrameSource.PACKET, FrameSource.RED})
 """Sources of sound that may be stretched: the rest is a guess as it is."""
@@ -66,6 +70,8 @@ class PlayoutReceiver:
         self._decoder = decoder
         self._sound = Sound()
         self._background = Background()
+        self._timestamp = 0
+        """Of the frame decoded last."""
         self._passive = False
         self._as_said = 0
         """Frames in a row that came as they were said."""
@@ -92,18 +98,20 @@ class PlayoutReceiver:
 
     def drain(self) -> PlayedBlock:
         """What is still queued, with silence behind it; no more frames are asked for."""
-        missing = max(0, FRAME - len(self._sound))
-        if missing:
-            self._sound.append(
-                np.zeros(FRAME, np.int16), FramePlan(FrameSource.SILENCE, 0), FrameSource.SILENCE
-            )
-        return self._sound.take()
+        if len(self._sound) >= FRAME:
+            return self._sound.take()
+        silence = FramePlan(FrameSource.SILENCE, self._timestamp + FRAME_TICKS)
+        self._sound.append(np.zeros(FRAME, np.int16), silence, silence.source)
+        block = self._sound.take()
+        self._sound.drop()
+        return block
 
     def _next_frame(self, playout_at: float) -> None:
         """Decodes the next frame, and a little ahead of what will be rebuilt after it."""
         self._read_ahead()
         plan = self._buffer.pull(playout_at, queued=len(self._sound) / SAMPLE_RATE)
         pcm, source = self._decoder.carry_out(plan)
+        self._timestamp = plan.timestamp
         self._sound.append(pcm, plan, source)
         self._since += 1
         self._as_said = self._as_said + 1 if source in AS_SAID else 0
@@ -130,7 +138,7 @@ class PlayoutReceiver:
         for slot, decision in hole.steps:
             if decision.source is FrameSource.DRED and decision.packet is not None:
                 packet = decision.packet
-                oldest = packet.timestamp - (packet.slot - slot) * 3 * FRAME
+                oldest = packet.timestamp - (packet.slot - slot) * FRAME_TICKS
                 self._decoder.prepare(packet.payload, packet.timestamp, oldest)
                 return
 

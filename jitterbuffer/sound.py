@@ -100,6 +100,10 @@ class Sound:
             del self._frames[number]
         return PlayedBlock(pcm, parts)
 
+    def drop(self) -> None:
+        """Forgets what has not been taken."""
+        self.pcm, self._origin = self.pcm[:0], self._origin[:0]
+
     def _part(self, at: int, end: int, origin: int, before: int) -> PlayedPart:
         number, sample = divmod(origin, FRAME)
         plan, source = self._frames[number]
