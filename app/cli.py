@@ -305,7 +305,7 @@ def _add_coding_options(parser: argparse.ArgumentParser) -> None:
         choices=list(Latency),
         default=Latency.BALANCED,
         help="what an adaptive buffer waits to have one frame in a hundred more: low 15, balanced "
-        "50, robust 150 ms (default: %(default)s); low for quick answers, robust to miss nothing",
+        "35, robust 150 ms (default: %(default)s); low for quick answers, robust to miss nothing",
     )
     coding.add_argument(
         "--min-delay",

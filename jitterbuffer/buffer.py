@@ -81,6 +81,8 @@ class JitterBuffer:
         self._stray: tuple[MediaPacket, float] | None = None
         self._position: int | None = None
         """The next slot to be played; None while playout waits for its start."""
+        self._expected: int | None = None
+        """The slot after the last that was played: what lies between has been left out."""
         self._before: Predecessor | None = None
         self._has_played = False
         self._new_source = False
@@ -338,11 +340,10 @@ class JitterBuffer:
         No slot before playout has started.
         """
         if self._position is None and not self._start(playout_at):
-            self._excess = None
+            self._excess = self._expected = None
             return Decision(FrameSource.SILENCE), None, HoleAction.NONE, 0
         assert self._position is not None
-        begun = self._position
-        excess = self._due(playout_at) - begun
+        excess = self._due(playout_at) - self._position
         skipped = self._pace.skips(excess)
         if skipped:
             self._shed(skipped)
@@ -365,7 +366,9 @@ class JitterBuffer:
         else:
             self._position += 1
         action = self._pace.played(decision.source, waited=waits, is_pause=decision.is_pause)
-        return decision, slot, action, slot - begun
+        left_out = 0 if self._expected is None else slot - self._expected
+        self._expected = self._position
+        return decision, slot, action, left_out
 
     @property
     def _concealment(self) -> FrameSource:
@@ -388,6 +391,7 @@ class JitterBuffer:
         self._skip_to(due)
         self._position = due
         self._pace.start(playout_at)
+        self._expected = None
         self._has_played = True
         self._dry = 0
         return True

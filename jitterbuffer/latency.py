@@ -15,7 +15,7 @@ class Latency(StrEnum):
     LOW = "low"
     """Quick answers: one packet in a hundred is worth 15 ms."""
     BALANCED = "balanced"
-    """One in a hundred is worth 50 ms: what is lost alone or in twos and threes is rebuilt."""
+    """One in a hundred is worth 35 ms: what is lost alone or in twos and threes is rebuilt."""
     ROBUST = "robust"
     """One in a hundred is worth 150 ms: long holes are waited for."""
 
@@ -61,6 +61,6 @@ class LatencyPolicy:
 _POLICIES = {
     # In 30 ms the packet after a lone loss is there, with its LBRR.
     Latency.LOW: LatencyPolicy(worth=0.015, hold=0.0, min_delay=0.020, max_delay=0.150),
-    Latency.BALANCED: LatencyPolicy(worth=0.050, hold=0.060, min_delay=0.030, max_delay=0.400),
+    Latency.BALANCED: LatencyPolicy(worth=0.035, hold=0.060, min_delay=0.030, max_delay=0.400),
     Latency.ROBUST: LatencyPolicy(worth=0.150, hold=0.160, min_delay=0.060, max_delay=1.000),
 }
