@@ -1,4 +1,4 @@
-"""The command line: `dredcall listen`, `call`, `simulate`, `demo`, `evaluate`, `bench`, `devices`."""
+"""The command line: `dredcall listen`, `call`, `simulate`, `evaluate`, `demo`, `bench`, ..."""
 
 from __future__ import annotations
 
