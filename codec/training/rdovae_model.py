@@ -24,8 +24,11 @@ STATES = 48
 
 LAMBDA_FINEST = 0.0002
 LAMBDA_COARSEST = 0.016
-PITCH_WEIGHT = 1.0
-CORRELATION_WEIGHT = 8 / CEPSTRA
+CEPSTRUM_WEIGHT = (0.2 + 0.4 * torch.arange(CEPSTRA)).clamp(max=2)
+"""What errors of each coefficient count. Coarse spectral shape may be a little off unnoticed; fine
+structure that is averaged away makes the vocoder dull, though its variance is small."""
+PITCH_WEIGHT = 0.5
+CORRELATION_WEIGHT = 4 / CEPSTRA
 CEPSTRUM_PER_DB = math.sqrt(CEPSTRA) / 10
 """Of the first coefficient: it is the sum of 18 log10 band energies, over sqrt(18)."""
 
@@ -38,9 +41,9 @@ def trade_off(level: Tensor) -> Tensor:
 
 
 # Features as the distortion weighs them, roughly: its pitch term is no square.
-IMPORTANCE = torch.ones(FEATURES)
-IMPORTANCE[CEPSTRA:] = torch.tensor([3.0, math.sqrt(CEPSTRA * CORRELATION_WEIGHT)])
-IMPORTANCE = IMPORTANCE.repeat(4)
+IMPORTANCE = torch.cat(
+    [CEPSTRUM_WEIGHT.sqrt(), torch.tensor([2.1, math.sqrt(CEPSTRA * CORRELATION_WEIGHT)])]
+).repeat(4)
 
 
 class Quantised(NamedTuple):
@@ -260,11 +263,12 @@ def principal_axes(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def distortion(target: Tensor, decoded: Tensor) -> Tensor:
     """What the vocoder hears of the difference, [..., 20] -> [...].
 
-    Mean square of the cepstrum; the pitch counts by how voiced the frame is.
+    Weighted mean square of the cepstrum; the pitch counts by how voiced the frame is.
     """
     voicing = functional.relu(target[..., 19] + 0.5) ** 2
     error = (decoded - target).unbind(-1)
-    cepstrum = (decoded[..., :CEPSTRA] - target[..., :CEPSTRA]).square().mean(-1)
+    difference = decoded[..., :CEPSTRA] - target[..., :CEPSTRA]
+    cepstrum = (CEPSTRUM_WEIGHT * difference.square()).mean(-1)
     return (
         cepstrum
         + PITCH_WEIGHT * voicing * error[18].abs()
