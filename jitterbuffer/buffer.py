@@ -224,7 +224,8 @@ class JitterBuffer:
             return
         self._stats.fec_packets_received += 1
         if self._adaptive is not None:
-            self._adaptive.copy_arrived(location.sequence, stream.behind(location))
+            late = location.relative - stream.reference
+            self._adaptive.copy_arrived(location.sequence, late)
         slot = location.slot
         overtaken = self._before is not None and slot <= self._before.slot
         past = overtaken or (self._position is not None and slot < self._position)
@@ -259,7 +260,8 @@ class JitterBuffer:
         reaches = bool(carries.dred) and FrameSource.DRED in self._recovery
         self._adaptive.arrived(
             location.sequence,
-            self._stream.behind(location),
+            location.relative,
+            self._stream.reference,
             lbrr=carries.lbrr and FrameSource.LBRR in self._recovery,
             dred_frames=self._reach if reaches else 0,
         )

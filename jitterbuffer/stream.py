@@ -22,6 +22,7 @@ HISTORY = 128
 
 REFERENCE_PACKETS = 100
 """Arrivals that say how fast packets are: 2 s, long enough that a spike does not fill them."""
+FEW = 20
 FAST_SHARE = 0.1
 IN_TIME_SHARE = 0.75
 
@@ -52,6 +53,12 @@ class RecentDelays:
         can pull it down."""
         count = len(self._sorted)
         return self._sorted[min(max(1, int(count * FAST_SHARE)), count - 1)]
+
+    @property
+    def fastest(self) -> float:
+        """What all keep but two, which may be strays; one, while there are few. After a burst that
+        ends a stall it is right at once."""
+        return self._sorted[min(2 if len(self._sorted) > FEW else 1, len(self._sorted) - 1)]
 
     @property
     def slow(self) -> float:
@@ -127,19 +134,21 @@ class Stream:
         """Extended RTP timestamp of a slot."""
         return self._origin + slot * FRAME_TICKS
 
-    def behind(self, location: Location) -> float:
-        """Seconds by which a packet came later than the fastest would have."""
-        return location.relative - self._delays.fast
+    @property
+    def reference(self) -> float:
+        """Relative delay (arrival - media time, seconds) of the fastest packets."""
+        return self._delays.fastest
 
     def due(self, instant: float, target: float, *, in_time: bool = True) -> float:
         """The slot, with fraction, to play at `instant` for the fastest packets to wait `target`.
 
-        With `in_time` at most a quarter of the packets is to be late for it: on a path where some
-        overtake the others by more than the target, the fastest are no measure.
+        With `in_time` the fastest are a tenth, and at most a quarter of the packets is to be late:
+        on a path where some overtake the others by more than the target, the fastest are no
+        measure. Without, it is for the target to see to that.
         """
-        offset = self._delays.fast + target
+        offset = self._delays.fastest + target
         if in_time:
-            offset = max(offset, self._delays.slow)
+            offset = max(self._delays.fast + target, self._delays.slow)
         return ((instant - offset) * RTP_CLOCK - self._origin) / FRAME_TICKS
 
 

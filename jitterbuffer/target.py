@@ -49,6 +49,7 @@ class TargetDelay:
         self._value: OrderedDict[int, float] = OrderedDict()
         """By sequence number, the best that could be made of recent frames so far."""
         self._highest: int | None = None
+        self._reference: float | None = None
         self._seconds = policy.min_delay
 
     @property
@@ -59,14 +60,18 @@ class TargetDelay:
     def renumber(self) -> None:
         """Another source follows, over the same network."""
         self._value.clear()
-        self._highest = None
+        self._highest = self._reference = None
 
-    def arrived(self, sequence: int, delay: float, *, lbrr: bool, dred_frames: int) -> None:
-        """A packet has come `delay` seconds after the fastest would have.
+    def arrived(
+        self, sequence: int, relative: float, reference: float, *, lbrr: bool, dred_frames: int
+    ) -> None:
+        """A packet has come with this relative delay; that of the fastest is the reference.
 
-        `sequence` is extended. The packet carries the frame before it (`lbrr`), and so many in
-        front of it (`dred_frames`).
+        Seconds of arrival less media time. `sequence` is extended. The packet carries the frame
+        before it (`lbrr`), and so many in front of it (`dred_frames`).
         """
+        self._refer(reference)
+        delay = relative - reference
         new = self._advance(sequence)
         self._credit(sequence, delay, FrameSource.PACKET)
         if lbrr:
@@ -81,6 +86,19 @@ class TargetDelay:
     def copy_arrived(self, sequence: int, delay: float) -> None:
         """A copy of this packet has come, so much later than the fastest packets would have."""
         self._credit(sequence, delay, FrameSource.RED)
+
+    def _refer(self, reference: float) -> None:
+        """Where even the fastest have become slower, what was slow is no longer."""
+        if self._reference is None or reference < self._reference:
+            self._reference = reference
+        buckets = int((reference - self._reference) / BUCKET)
+        if buckets > 0:
+            self._reference += buckets * BUCKET
+            moved = np.zeros(BUCKETS)
+            moved[: BUCKETS - buckets] = self._histogram[buckets:]
+            moved[0] += self._histogram[:buckets].sum()
+            self._histogram = moved
+            self._seconds = max(self._policy.min_delay, self._seconds - buckets * BUCKET)
 
     def _advance(self, sequence: int) -> int:
         """Makes room for the frames up to this one; how many are new."""

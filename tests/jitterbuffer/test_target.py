@@ -37,7 +37,7 @@ class Network:
         return 1e3 * self.target.seconds
 
     def arrive(self, number: int, delay: float) -> None:
-        self.target.arrived(number, delay, lbrr=self.lbrr, dred_frames=self.dred)
+        self.target.arrived(number, delay, 0.0, lbrr=self.lbrr, dred_frames=self.dred)
 
 
 def test_on_a_clean_network_the_target_is_the_least_delay() -> None:
@@ -126,11 +126,21 @@ def test_another_source_starts_with_what_is_known_of_the_network() -> None:
     assert network.send(1) == pytest.approx(high, abs=1)
 
 
+def test_a_slower_route_is_a_new_measure_once_even_the_fastest_take_it() -> None:
+    network = Network()
+    network.send(300)
+    for reference in (0.0, 0.15):
+        for _ in range(100):
+            number, network.number = network.number, network.number + 1
+            network.target.arrived(number, 0.15, reference, lbrr=False, dred_frames=0)
+        assert 1e3 * network.target.seconds == pytest.approx(155 if not reference else 30)
+
+
 def test_bounds_hold() -> None:
     policy = LatencyPolicy.of(Latency.ROBUST, min_delay=0.07, max_delay=0.09)
     target = TargetDelay(policy)
     for number in range(500):
-        target.arrived(number, 0.5 * (number % 2), lbrr=False, dred_frames=0)
+        target.arrived(number, 0.5 * (number % 2), 0.0, lbrr=False, dred_frames=0)
         assert 0.07 <= target.seconds <= 0.09
     assert target.seconds == 0.09
 
