@@ -13,7 +13,10 @@ import argparse
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain, repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -134,78 +137,106 @@ def mean_plcmos(metrics: Metrics, heard: Pcm) -> float:
     return float(np.mean([metrics(piece, piece)["plcmos"] for piece in pieces]))
 
 
-def network_table(said: Pcm, metrics: Metrics) -> Iterator[str]:
+def network_rows(said: Pcm, only: Sequence[str], jobs: int) -> Iterator[str]:
     """Lines of Markdown."""
     yield (
         "| network | buffer | delay p50 / p95, ms | own packet, % | rebuilt, % | concealed, % "
         "| time scale, % | PLCMOS |"
     )
     yield "|---|---|---|---|---|---|---|---|"
-    for name, network in networks(len(said) / SAMPLE_RATE):
-        for buffer in buffers(FIXED):
-            result = simulate(said, under(network, buffer))
-            heard, delay = Heard.of(result, len(said)), result.report.delay
-            assert delay is not None
-            yield (
-                f"| {name} | {buffer.name} | {_ms(delay.p50)} / {_ms(delay.p95)} "
-                f"| {100 * heard.from_packets:.1f} | {100 * heard.rebuilt:.1f} "
-                f"| {100 * heard.concealed:.1f} | {100 * stretched_share(result):.2f} "
-                f"| {mean_plcmos(metrics, result.heard):.2f} |"
-            )
+    cells = [
+        (name, network, buffer)
+        for name, network in networks(len(said) / SAMPLE_RATE)
+        for buffer in buffers(FIXED)
+        if not only or buffer.name in only
+    ]
+    with _workers(jobs) as pool:
+        yield from pool.map(_network_row, repeat(said), *zip(*cells, strict=True))
 
 
-def rebuilt_table(said: Pcm, trace: LossTrace, picture: Path) -> Iterator[str]:
+def _network_row(said: Pcm, name: str, network: SimulationOptions, buffer: Buffer) -> str:
+    result = simulate(said, under(network, buffer))
+    heard, delay = Heard.of(result, len(said)), result.report.delay
+    assert delay is not None
+    return (
+        f"| {name} | {buffer.name} | {_ms(delay.p50)} / {_ms(delay.p95)} "
+        f"| {100 * heard.from_packets:.1f} | {100 * heard.rebuilt:.1f} "
+        f"| {100 * heard.concealed:.1f} | {100 * stretched_share(result):.2f} "
+        f"| {mean_plcmos(Metrics(['plcmos']), result.heard):.2f} |"
+    )
+
+
+def rebuilt_rows(
+    said: Pcm, trace: LossTrace, only: Sequence[str], jobs: int, picture: Path
+) -> Iterator[str]:
     """Lines of Markdown; draws the picture at the end."""
-    yield "| buffer | mean playout delay, ms | lost frames rebuilt, % |"
+    yield "| buffer | mean delay, ms | lost frames rebuilt, % |"
     yield "|---|---|---|"
-    points: list[tuple[str, float, float]] = []
-    for buffer in buffers(CURVE):
-        result = simulate(said, SimulationOptions(buffer.options, loss_trace=trace))
-        delays = [
-            frame.delay
-            for frame in result.frames
-            if frame.delay is not None and frame.action is not HoleAction.HOLD
-        ]
-        delay, share = 1e3 * float(np.mean(delays)), rebuilt_share(result, trace, len(said))
-        points.append((buffer.name, delay, 100 * share))
-        yield f"| {buffer.name} | {delay:.0f} | {100 * share:.1f} |"
+    chosen = [buffer for buffer in buffers(CURVE) if not only or buffer.name in only]
+    points: list[Point] = []
+    with _workers(jobs) as pool:
+        for point in pool.map(_point, repeat(said), repeat(trace), chosen):
+            points.append(point)
+            yield f"| {point.buffer} | {point.delay_ms:.0f} | {point.rebuilt_percent:.1f} |"
     draw_rebuilt(picture, points)
 
 
-def draw_rebuilt(path: Path, points: Sequence[tuple[str, float, float]]) -> None:
-    """`points`: name of the buffer, delay in ms, share in percent."""
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One setting of the buffer on a loss trace."""
+
+    buffer: str
+    delay_ms: float
+    """From mouth to ear, the mean, on a network without delay."""
+    rebuilt_percent: float
+    """Of the lost frames."""
+
+
+def _point(said: Pcm, trace: LossTrace, buffer: Buffer) -> Point:
+    result = simulate(said, SimulationOptions(buffer.options, loss_trace=trace))
+    delays = [
+        frame.delay
+        for frame in result.frames
+        if frame.delay is not None and frame.action is not HoleAction.HOLD
+    ]
+    share = rebuilt_share(result, trace, len(said))
+    return Point(buffer.name, 1e3 * float(np.mean(delays)), 100 * share)
+
+
+def _workers(jobs: int) -> ProcessPoolExecutor:
+    # forked, a process would inherit the networks' threads in whatever state they are
+    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+
+
+def draw_rebuilt(path: Path, points: Sequence[Point]) -> None:
+    """A PNG of what each buffer rebuilds, over its delay."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5.5), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    fixed = [(delay, share) for name, delay, share in points if name.startswith("fixed")]
-    axes.plot(*zip(*fixed, strict=True), "o-", color="#6f7f8f", label="fixed delay")
-    for name, delay, share in points:
-        if name.startswith("fixed"):
+    fixed = [point for point in points if point.buffer.startswith("fixed")]
+    adaptive = [point for point in points if point not in fixed]
+    for chosen, style, colour, label, at in (
+        (fixed, "o-", "#6f7f8f", "fixed:MS", (4, -13)),
+        (adaptive, "D", "#1f6fd6", "adaptive, by --latency", (-8, 8)),
+    ):
+        delays, shares = ([p.delay_ms for p in chosen], [p.rebuilt_percent for p in chosen])
+        axes.plot(delays, shares, style, color=colour, label=label)
+        for point in chosen:
             axes.annotate(
-                name.partition(":")[2],
-                (delay, share),
+                point.buffer.removeprefix("fixed:"),
+                (point.delay_ms, point.rebuilt_percent),
                 textcoords="offset points",
-                xytext=(4, -13),
+                xytext=at,
+                ha="left" if at[0] > 0 else "right",
                 fontsize=9,
-                color="#6f7f8f",
+                color=colour,
             )
-        else:
-            axes.plot([delay], [share], "D", color="#1f6fd6", markersize=9)
-            axes.annotate(
-                name,
-                (delay, share),
-                textcoords="offset points",
-                xytext=(-8, 8),
-                ha="right",
-                color="#1f6fd6",
-            )
-    axes.plot([], [], "D", color="#1f6fd6", label="adaptive, by --latency")
     axes.set_xlabel("mean delay from mouth to ear, ms")
     axes.set_ylabel("lost frames rebuilt from LBRR or DRED, %")
-    axes.set_ylim(0, 100)
+    axes.set_ylim(50, 100)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
     figure.savefig(path, format="png")
@@ -220,17 +251,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--clips", type=Path, required=True, help="folder of speech")
     parser.add_argument("--every", type=int, default=1, metavar="K", help="take every K-th clip")
-    parser.add_argument("--trace", type=Path, required=True, help="a loss trace")
+    parser.add_argument("--trace", type=Path, help="a loss trace, for the second table")
     parser.add_argument("--out", type=Path, default=Path("."), help="folder of the picture")
+    parser.add_argument(
+        "--buffer", action="append", default=[], metavar="NAME", help="only these, as in the tables"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)s)")
     parsed = parser.parse_args(arguments)
     files = sorted(path for path in parsed.clips.iterdir() if path.is_file())[:: parsed.every]
     said = np.concatenate([file_samples(path, most=MAX_CLIP) for path in files])
+    trace = load_loss_trace(parsed.trace) if parsed.trace else None
     print(f"{len(files)} clips, {len(said) / SAMPLE_RATE:.0f} s\n")
-    trace = load_loss_trace(parsed.trace)
-    for line in rebuilt_table(said, trace, parsed.out / "jitterbuffer-rebuilt.png"):
-        print(line, flush=True)
-    print()
-    for line in network_table(said, Metrics(["plcmos"])):
+    lines = network_rows(said, parsed.buffer, parsed.jobs)
+    if trace:
+        picture = parsed.out / "jitterbuffer-rebuilt.png"
+        lines = chain(lines, [""], rebuilt_rows(said, trace, parsed.buffer, parsed.jobs, picture))
+    for line in lines:
         print(line, flush=True)
     return 0
 
