@@ -134,16 +134,18 @@ class Charts:
         longest = max(ends, default=1.0)
         for place, mode in enumerate(modes):
             mean, kbps = mean_of(by_mode[mode], self.score), mean_of(by_mode[mode], "kbps")
-            text = f"{mean.value:.2f}   {kbps.value:.0f} kb/s"
-            axes.text(ends[place] + 0.02 * longest, place, text, va="center", fontsize=8)
+            text = f"{mean.value:.2f}, {kbps.value:.0f} kb/s"
+            axes.text(ends[place] + 0.035 * longest, place, text, va="center", fontsize=8)
         axes.set_yticks(range(len(modes)), [self._labels[mode] for mode in modes])
         axes.invert_yaxis()
         lowest = 1.0 if self._is_mos else 0.0
-        axes.set_xlim(lowest, longest + 0.36 * (longest - lowest))
+        axes.set_xlim(lowest, 5.9 if self._is_mos else longest + 0.4 * (longest - lowest))
+        if self._is_mos:
+            axes.set_xticks(range(1, 6))
         axes.set_title(f"{kind}, {buffer} buffer", fontsize=10, loc="left")
         axes.set_xlabel(SCORES[self.score][0])
         if theirs:
-            axes.legend(loc="lower right", fontsize=8, frameon=True)
+            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize=8.5, frameon=False)
 
     @property
     def _is_mos(self) -> bool:

@@ -132,16 +132,18 @@ def draw(pcm: Pcm, letters: str) -> str:
         )
     strip.set_xlim(0, seconds)
     strip.axis("off")
-    below.specgram(
-        np.maximum(pcm / 32768, -1) + 1e-9,
-        NFFT=400,
-        Fs=SAMPLE_RATE,
-        noverlap=400 - FRAME // 4,
-        pad_to=512,
-        vmin=-130,
-        vmax=-50,
-        cmap="magma",
-    )
+    with np.errstate(divide="ignore"):  # digital silence has no level
+        below.specgram(
+            pcm / 32768,
+            NFFT=400,
+            Fs=SAMPLE_RATE,
+            noverlap=400 - FRAME // 4,
+            pad_to=512,
+            vmin=-130,
+            vmax=-50,
+            cmap="magma",
+        )
+    below.set_facecolor("black")
     below.set_xlim(0, seconds)
     below.set_yticks([0, 4000, 8000], ["0", "4", "8 kHz"])
     below.set_xticks(range(int(seconds) + 1), [f"{s} s" for s in range(int(seconds) + 1)])

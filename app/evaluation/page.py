@@ -13,15 +13,16 @@ from app.picture import COLOURS, LABELS
 
 STYLE = """
 body { font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; color: #1b1b1b; background: #fff;
-       max-width: 1000px; margin: 2rem auto; padding: 0 1rem; }
+       max-width: 1160px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.7rem; margin-bottom: .3rem; } h2 { margin-top: 2.6rem; font-size: 1.25rem; }
 h3 { margin: 1.8rem 0 .4rem; font-size: 1.05rem; }
 p, figcaption, .note { color: #444; } figure { margin: .6rem 0; }
 svg { max-width: 100%; height: auto; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { padding: .22rem .65rem; text-align: right; white-space: nowrap; }
-th { border-bottom: 1.5px solid #333; vertical-align: bottom; }
+th, td { padding: .22rem .55rem; text-align: right; white-space: nowrap; }
+th { border-bottom: 1.5px solid #333; vertical-align: bottom; white-space: normal; }
+td small { display: block; color: #777; }
 td.word, th.word { text-align: left; } tr.first td { border-top: 1px solid #ccc; }
 .worse { color: #b02a37; } .better { color: #19753b; }
 .chip { display: inline-block; width: .85em; height: .85em; margin: 0 .3em 0 1em;
@@ -115,31 +116,32 @@ class Report:
         )
 
     def _comparisons(self) -> str:
+        measures = [name for name in SCORES if any(c.measure == name for c in self.comparisons)]
         head = _head(
-            ["networks", "recovery", "against", "measure"],
-            ["pairs", "kb/s, ours / theirs", "ours", "theirs", "difference, 95 % interval"],
+            ["networks", "recovery, ours and theirs"],
+            ["pairs", "kb/s", *(SCORES[name][0] for name in measures)],
         )
-        rows = []
-        previous: tuple[str, str, str] | None = None
+        lines: dict[tuple[str, str, str], dict[str, Comparison]] = {}
         for c in self.comparisons:
-            group = c.peer, c.kind, c.ours
-            first, previous = previous != group, group
-            name, places = SCORES[c.measure]
-            d = c.difference
-            manner = " better" if d.low > 0 else " worse" if d.high < 0 else ""
+            lines.setdefault((c.peer, c.kind, c.ours), {})[c.measure] = c
+        rows = []
+        previous: tuple[str, str] | None = None
+        for (peer, kind, ours), found in lines.items():
+            first, previous = previous != (peer, kind), (peer, kind)
+            any_one = next(iter(found.values()))
             cells = [
-                _word(_kind(c.kind) if first else ""),
-                f'<td class="word">{self._label(c.ours) if first else ""}</td>',
-                _word(f"{c.peer}: {c.theirs}" if first else ""),
-                _word(name),
-                _number(str(d.count)),
-                _number(f"{c.our_kbps:.1f} / {c.their_kbps:.1f}" if first else ""),
-                _number(shown(c.our_mean, places)),
-                _number(shown(c.their_mean, places)),
-                f'<td class="{manner.strip()}">{escape(shown_difference(d, places))}</td>',
+                _word(_kind(kind) if first else ""),
+                f'<td class="word">{self._label(ours)}'
+                f"<small>{escape(peer)}: {escape(any_one.theirs)}</small></td>",
+                _number(str(any_one.difference.count)),
+                f"<td>{any_one.our_kbps:.1f}<small>{any_one.their_kbps:.1f}</small></td>",
+                *(_difference(found.get(name)) for name in measures),
             ]
             rows.append(_row(cells, first))
-        return f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
+        return f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>' + (
+            '<p class="note">Ours less theirs, paired, with its 95 % interval; below, ours and'
+            " theirs. Coloured where the interval leaves out 0.</p>"
+        )
 
     def _listening(self) -> str:
         used = [source for source in LABELS if source in COLOURS]
@@ -197,3 +199,14 @@ def _unit(text: str, unit: str) -> str:
 
 def _kind(kind: str) -> str:
     return "none" if kind == "-" else kind
+
+
+def _difference(c: Comparison | None) -> str:
+    if c is None:
+        return "<td></td>"
+    places, d = SCORES[c.measure][1], c.difference
+    manner = "better" if d.low > 0 else "worse" if d.high < 0 else ""
+    return (
+        f'<td class="{manner}">{escape(shown_difference(d, places))}'
+        f"<small>{shown(c.our_mean, places)} / {shown(c.their_mean, places)}</small></td>"
+    )

@@ -126,8 +126,7 @@ def compare(
         _comparison(peer, kind, mode, measure, members)
         for (kind, mode, measure), members in pairs.items()
     ]
-    kinds = list(dict.fromkeys(c.kind for c in found))
-    kinds.sort(key=lambda kind: (kind == "all", kinds.index(kind)))
+    kinds = sorted(dict.fromkeys(c.kind for c in found), key=lambda kind: kind == "all")
     return sorted(found, key=lambda c: kinds.index(c.kind))
 
 

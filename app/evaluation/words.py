@@ -57,7 +57,7 @@ def word_error_rate(text: str, pcm: npt.NDArray[np.int16]) -> float:
 def _new_recogniser() -> Any:
     """One that has heard nothing yet: they adapt, and the same sound is to give the same words."""
     try:
-        from pocketsphinx import Decoder  # type: ignore[import-untyped, unused-ignore]
+        from pocketsphinx import Decoder
     except ImportError:
         raise MetricsError(
             "word error rates need the package pocketsphinx: pip install 'dredcall[eval]'"
