@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from app.evaluation.cell import Row
 from app.evaluation.conditions import IDEAL
 from app.evaluation.networks import NO_NETWORK
@@ -33,8 +35,11 @@ COLOURS = {
 MORE_COLOURS = ("#0b7285", "#5c940d", "#862e9c", "#a61e4d", "#364fc7")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
-WIDTH = 9.0
+WIDTH = 11.5
 """Inches, as all else in a figure."""
+
+DODGE = 0.008
+"""Of the width of a figure, between the points of two conditions."""
 
 LOSS_BINS = (0.0, 0.05, 0.15, 0.25, 0.35, 1.0)
 """Shares lost, where there are no traces of stated rates."""
@@ -245,6 +250,15 @@ class Charts:
         shown = list(dict.fromkeys(shown))
         if not rows or not shown:
             return None
+        modes = [mode for mode in self._labels if any(row["mode"] == mode for row in rows)]
+        scale = np.log if logarithmic else np.asarray
+        span = np.ptp(scale([place(row) for row in rows]))
+
+        def aside(x: float, mode: str) -> float:
+            """A little, so that intervals do not hide each other."""
+            by = DODGE * float(span) * (modes.index(mode) - (len(modes) - 1) / 2)
+            return x * float(np.exp(by)) if logarithmic else x + by
+
         figure, all_axes = _figure(WIDTH, 4.2, 1, len(shown))
         for axes, score in zip(all_axes, shown, strict=True):
             for mode in self._labels:
@@ -252,7 +266,7 @@ class Charts:
                 for row in rows:
                     if row["mode"] == mode:
                         points.setdefault(place(row), []).append(row)
-                means = [(x, mean_of(points[x], score)) for x in sorted(points)]
+                means = [(aside(x, mode), mean_of(points[x], score)) for x in sorted(points)]
                 style = {"color": self._colours[mode], "marker": self._markers[mode]}
                 self._plot(axes, means, self._labels[mode], style)
             if logarithmic:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 
 import av
 import numpy as np
@@ -27,8 +28,8 @@ BITRATE = 40_000
 
 INCHES = (9.6, 1.45)
 DPI = 100
-PALETTE = 96
-"""Colours of a picture; with all of them the report would be twice as large."""
+SHADES = 200
+"""Colours of a spectrogram; with all of them the report would be twice as large."""
 
 _SOURCES = {letter: source for source, letter in LETTERS.items()}
 
@@ -117,11 +118,13 @@ def draw(pcm: Pcm, letters: str) -> str:
     from matplotlib.figure import Figure
     from PIL import Image
 
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(_palette())
     seconds = len(pcm) / SAMPLE_RATE
     figure = Figure(figsize=INCHES, dpi=DPI)
     canvas = FigureCanvasAgg(figure)
-    strip = figure.add_axes((0.055, 0.88, 0.94, 0.11))
-    below = figure.add_axes((0.055, 0.2, 0.94, 0.66))
+    strip = figure.add_axes((0.055, 0.88, 0.925, 0.11))
+    below = figure.add_axes((0.055, 0.2, 0.925, 0.66))
     if letters:
         colours = [[to_rgb(COLOURS[_SOURCES[letter]]) for letter in letters]]
         strip.imshow(
@@ -152,8 +155,22 @@ def draw(pcm: Pcm, letters: str) -> str:
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
     image = Image.fromarray(pixels[..., :3])
     file = io.BytesIO()
-    image.quantize(PALETTE).save(file, format="png", optimize=True)
+    image = image.quantize(palette=palette, dither=Image.Dither.NONE)
+    image.save(file, format="png", optimize=True)
     return _uri("image/png", file.getvalue())
+
+
+@cache
+def _palette() -> bytes:
+    """Of a spectrogram, of the strip above it, and of the writing around it."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_rgb
+
+    shades = colormaps["magma"](np.linspace(0, 1, SHADES))[:, :3]
+    sources = [to_rgb(colour) for colour in COLOURS.values()]
+    greys = np.repeat(np.linspace(0, 1, 256 - SHADES - len(sources))[:, None], 3, axis=1)
+    colours = 255 * np.concatenate([shades, sources, greys])
+    return bytes(np.rint(colours).astype(np.uint8).tobytes())
 
 
 def _uri(kind: str, content: bytes) -> str:
