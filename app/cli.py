@@ -582,7 +582,11 @@ def _evaluate(parsed: argparse.Namespace) -> int:
         parsed.seed,
     )
     peers = [read_peer(path) for path in parsed.peers]
-    result = evaluate(evaluation, parsed.out, peers=peers, jobs=parsed.jobs, quiet=parsed.quiet)
+    try:
+        result = evaluate(evaluation, parsed.out, peers=peers, jobs=parsed.jobs, quiet=parsed.quiet)
+    except KeyboardInterrupt:
+        print("dredcall: interrupted; the same command goes on from here", file=sys.stderr)
+        return FAILED
     if not parsed.quiet:
         print_result(evaluation, result, parsed.out)
     return OK

@@ -59,7 +59,7 @@ class Example:
 
 
 def examples(cells: Sequence[Cell], rows: Sequence[Row], score: str) -> list[Example]:
-    """The clip that fared worst and the one that fared best with the last condition of all.
+    """The clip that fared worst and the one that fared best with the last condition with loss.
 
     `rows` are those of `cells`. Simulates them again. Raises what `Cell.hear` does.
     """
@@ -70,7 +70,7 @@ def examples(cells: Sequence[Cell], rows: Sequence[Row], score: str) -> list[Exa
     met = [(c, row) for c, row in met if row["class"] not in (RATE, SINGLE)] or met
     if not met:
         return []
-    mode, buffer = str(pairs[-1][1]["mode"]), str(pairs[0][1]["buffer"])
+    mode, buffer = met[-1][1]["mode"], pairs[0][1]["buffer"]
     ranked = sorted(
         (pair for pair in met if pair[1]["mode"] == mode and pair[1]["buffer"] == buffer),
         key=lambda pair: number(pair[1], score),
