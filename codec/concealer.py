@@ -21,6 +21,7 @@ from codec.feature_predictor import RECEIVED, REDUNDANT, FeaturePredictor, Predi
 from codec.features import HOP, NUM_FEATURES, SYNTHESIS_LAG, FeatureExtractor
 from codec.frame import PcmFrame
 from codec.lpcnet import LpcNet, Sampling, Vocoder
+from codec.sharpening import sharpen
 
 Features = npt.NDArray[np.float32]
 
@@ -40,6 +41,9 @@ FULL = 960
 GONE = 3200
 """Samples after which prediction begins to fade, 60 ms, and is all noise, 200 ms: what was being
 said is anyone's guess by then, and a wrong vowel is worse than a pause."""
+
+PREDICTED_DETAIL = 0.8
+"""By how much predictions are sharpened."""
 
 LIMIT = 50.0
 """No feature of any signal is larger; what came by network may be anything."""
@@ -120,7 +124,7 @@ class Concealer:
         ahead = self._predictor.foresee(AHEAD)
         mix = np.zeros(FRAME, np.float32)
         if gain[0] > 0:
-            self._take_up(np.concatenate([guesses, ahead]))
+            self._take_up(sharpen(np.concatenate([guesses, ahead]), PREDICTED_DETAIL))
             mix += self._voice.speak(FRAME) * gain
         if gain[-1] < 1:
             mix += self._noise.noise(HOPS) * np.sqrt(1 - gain**2)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from codec.dred_model import DredModel
 from codec.dred_syntax import DredSymbols
 from codec.features import NUM_BANDS, NUM_FEATURES, PERIODICITY, PITCH
+from codec.sharpening import sharpen
 
 Array = npt.NDArray[np.float32]
 
@@ -17,6 +18,9 @@ CHUNK = 4
 """Feature vectors of one latent."""
 OFFSET_TICKS = 120
 """2.5 ms, the unit of a header's offset."""
+
+DETAIL = 0.6
+"""By how much decoded features are sharpened."""
 
 LOWEST = np.full(NUM_FEATURES, -30, np.float32)
 HIGHEST = np.full(NUM_FEATURES, 30, np.float32)
@@ -87,5 +91,5 @@ class DredFeatures:
         levels = np.array([header.level(i) for i in range(done, latents)])
         values = statistics.latent.dequantise(self.symbols.latents[done:latents], levels)
         features, self._state = self._model.decode(values, levels, self._state)
-        features = np.clip(np.nan_to_num(features), LOWEST, HIGHEST)
+        features = np.clip(sharpen(np.nan_to_num(features), DETAIL), LOWEST, HIGHEST)
         self._decoded = np.concatenate([self._decoded, features])
