@@ -249,7 +249,7 @@ def _add_call_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_coding_options(parser: argparse.ArgumentParser) -> None:
+def _add_coding_options(parser: argparse.ArgumentParser, *, simulated: bool = False) -> None:
     """Of calls, real or simulated."""
     coding = parser.add_argument_group("coding and recovery")
     coding.add_argument(
@@ -296,8 +296,9 @@ def _add_coding_options(parser: argparse.ArgumentParser) -> None:
     coding.add_argument(
         "--buffer",
         default="adaptive",
-        metavar="adaptive|fixed:MS",
-        help="how long packets wait: as the network asks for, or 0-2000 ms (default: %(default)s)",
+        metavar=f"adaptive|fixed:MS{'|ideal' if simulated else ''}",
+        help="how long packets wait: as the network asks for, or 0-2000 ms (default: %(default)s)"
+        + ("; ideal: the packet after a hole is always there in time" if simulated else ""),
     )
     coding.add_argument(
         "--latency",
@@ -331,7 +332,7 @@ def _add_simulate_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write what was heard for each sample of IN at its place: as long as IN, no delay",
     )
-    _add_coding_options(parser)
+    _add_coding_options(parser, simulated=True)
 
     network = parser.add_argument_group("network")
     network.add_argument(
