@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from codec import FRAME, FRAME_SECONDS, FRAME_TICKS, RTP_CLOCK
 from codec.frame import FrameSource, PcmFrame
 from codec.opus import OpusDecoder, OpusEncoder
 from codec.receiver import SpeechDecoder
-from jitterbuffer import JitterBuffer, MediaPacket
+from jitterbuffer import JitterBuffer, Latency, LatencyPolicy, MediaPacket
 from tests.app.calls import MAN, clip, read_wav
 
 ORIGIN = 2**32 - 48_000
@@ -31,10 +32,16 @@ TARGET = 0.060
 class Receiver:
     """A buffer, a decoder and a playout, fed by an encoder over a link of constant delay."""
 
-    def __init__(self, tmp_path: Path, *, probe: MarkerProbe | None = None) -> None:
+    def __init__(
+        self,
+        tmp_path: Path,
+        *,
+        probe: MarkerProbe | None = None,
+        target: float | LatencyPolicy = TARGET,
+    ) -> None:
         self.now = 0.0
         self.encoder = OpusEncoder(expected_loss=20)
-        self.buffer = JitterBuffer(target_delay=TARGET)
+        self.buffer = JitterBuffer(target_delay=target)
         self.delay = DelayAccount(self.encoder.lookahead)
         self.ledger_path = tmp_path / "frames.csv"
         self.ledger = Ledger(self.ledger_path)
@@ -60,23 +67,31 @@ class Receiver:
         return self.now
 
     def run(
-        self, said: list[PcmFrame], lost: AbstractSet[int] = frozenset(), ahead: float = 0.0
+        self,
+        said: list[PcmFrame],
+        lost: AbstractSet[int] = frozenset(),
+        ahead: float = 0.0,
+        late: Callable[[int], float] = lambda n: 0.0,
     ) -> None:
         """Says, sends and plays frame by frame; then plays what is still in the buffer.
 
-        Frames are heard `ahead` seconds after they were asked for.
+        Frames are heard `ahead` seconds after they were asked for. Packets are `late` by seconds.
         """
+        coming: list[tuple[float, MediaPacket]] = []
         ticks = len(said) + round((NETWORK + TARGET) / FRAME_SECONDS) + 1
         for n in range(ticks):
             if n < len(said):
                 payload = self.encoder.encode(said[n])
-                arrival = (n + 1) * FRAME_SECONDS + NETWORK
+                arrival = (n + 1) * FRAME_SECONDS + NETWORK + late(n)
                 if n not in lost:
                     timestamp = (ORIGIN + n * FRAME_TICKS) % 2**32
-                    self.buffer.push(MediaPacket(n, timestamp, 1, payload), arrival)
+                    coming.append((arrival, MediaPacket(n, timestamp, 1, payload)))
             else:
                 self.playout.draining = True
             self.now = (n + 1) * FRAME_SECONDS + NETWORK
+            for arrival, packet in [entry for entry in coming if entry[0] <= self.now]:
+                self.buffer.push(packet, arrival)
+            coming = [entry for entry in coming if entry[0] > self.now]
             self.heard.append(self.playout.render(self.now + ahead))
         self.ledger.close()
         self.recorder.close()
@@ -199,3 +214,37 @@ def test_markers_measure_the_delay_that_the_books_say(tmp_path: Path) -> None:
     total = FRAME_SECONDS + NETWORK + TARGET + receiver.delay.lookahead
     assert len(probe.delays) >= 4
     assert np.abs(np.array(probe.delays) - total).max() < 0.001
+
+
+def test_the_books_follow_sound_that_is_stretched(tmp_path: Path) -> None:
+    # the way becomes 140 ms shorter after a second
+    receiver = Receiver(tmp_path, target=LatencyPolicy.of(Latency.BALANCED))
+    receiver.run(speech(110) + speech(110), late=lambda n: 0.14 if n < 50 else 0.0)
+    entries = [e for e in read_ledger(receiver.ledger_path) if e.source is FrameSource.PACKET]
+    slow, fast = entries[20], entries[-10]
+    assert slow.delay_ms is not None
+    assert fast.delay_ms is not None
+    assert slow.delay_ms - fast.delay_ms == pytest.approx(140, abs=25)
+    between = entries[21:-9]
+    frames_out = (fast.timestamp - slow.timestamp) / FRAME_TICKS - len(between)
+    stretched = sum(entry.stretch_ms for entry in between)
+    assert fast.delay_ms - slow.delay_ms == pytest.approx(stretched - 20 * frames_out, abs=16)
+    assert stretched < -60
+    assert receiver.buffer.stats.removed_samples_for_acceleration > 0
+    recorded = read_wav(tmp_path / "heard.wav")
+    assert len(recorded) % FRAME == 0
+
+
+def test_markers_measure_the_delay_also_while_sound_is_stretched(tmp_path: Path) -> None:
+    probe = MarkerProbe()
+    receiver = Receiver(tmp_path, probe=probe, target=LatencyPolicy.of(Latency.BALANCED))
+    injector = MarkerInjector()
+    said = [
+        injector.mix(frame, (ORIGIN + n * FRAME_TICKS) % 2**32 // 3)
+        for n, frame in enumerate(speech(110) + speech(110) + speech(110))
+    ]
+    receiver.run(said, late=lambda n: 0.14 if n < 110 else 0.0)
+    total = FRAME_SECONDS + NETWORK + receiver.delay.lookahead
+    assert len(probe.delays) >= 4
+    assert probe.delays[1] - total == pytest.approx(0.14 + 0.04, abs=0.021)
+    assert probe.delays[-1] - total == pytest.approx(0.04, abs=0.021)
