@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from app.alignment import Alignment
 from app.arrivals import ArrivalReplay, ArrivalTrace
 from app.audio.sink import LEAD
 from app.call_report import dred_use, inbound_stats, mean_bitrate, outbound_stats
@@ -37,13 +38,19 @@ from codec import FRAME, FRAME_SECONDS, FRAME_TICKS, SAMPLE_RATE
 from codec.frame import FrameSource, HoleAction, PcmFrame
 from jitterbuffer import JitterBuffer
 from jitterbuffer.buffer import LONGEST_MAX_DELAY
-from jitterbuffer.sound import TICKS
-from jitterbuffer.timescale import MAX_PERIOD
 
 Pcm = npt.NDArray[np.int16]
 
 MAX_DRIFT = 10_000.0
 """Parts per million between two sound cards; real ones stay below 100."""
+
+_TIMES = (
+    "jitterBufferDelay",
+    "jitterBufferTargetDelay",
+    "jitterBufferMinimumDelay",
+    "jitterBufferEmittedCount",
+    "totalProcessingDelay",
+)
 
 LONGEST_WAIT = 10.0
 """Seconds that playout goes on after everything has arrived, for whatever is still to be heard."""
@@ -147,7 +154,6 @@ class _Simulation:
             drift=1e-6 * options.drift_ppm,
         )
         lookahead = self.network.outbound.encoder.lookahead
-        self._lookahead = lookahead
         self._last = -(-(len(pcm) + lookahead) // FRAME) - 1
         """Number of the last frame that is sent: it holds the end of what was said."""
         self._buffer = _ideal_buffer(call) if options.ideal else make_buffer(call)
@@ -174,9 +180,7 @@ class _Simulation:
         self._began = 0.0
         self._frames: list[SimulatedFrame] = []
         self._spoken = False
-        size = lookahead + (self._last + 1) * FRAME
-        self._aligned = np.zeros(size, np.int16)
-        self._known = np.zeros(size, bool)
+        self._alignment = Alignment(self._last + 1, lookahead)
 
     def run(self) -> SimulationResult:
         if self._options.ideal:
@@ -187,7 +191,7 @@ class _Simulation:
         return SimulationResult(
             heard=heard,
             began=self._began,
-            aligned=self._fill_periods(),
+            aligned=self._alignment.result(len(self._pcm)),
             frames=self._frames,
             timeline=self._timeline,
             ledger=self._log.entries,
@@ -245,7 +249,7 @@ class _Simulation:
         # stretching leaves a part of the last frame to be heard
         self._playout.draining = True
         for _ in range(2):
-            if played == self._last and not self._known[-1]:
+            if played == self._last and not self._alignment.complete:
                 self._render(self._pacer.wait())
 
     def _play_ideal(self) -> None:
@@ -280,7 +284,7 @@ class _Simulation:
             for entry, start in zip(entries, starts, strict=True)
         ]
         self._frames += frames
-        self._align(pcm)
+        self._alignment.add(pcm, self._playout.parts, self._ticks)
         return frames
 
     def _frame(self, entry: LedgerEntry, playout_at: float) -> SimulatedFrame:
@@ -303,33 +307,13 @@ class _Simulation:
 
     # The result
 
-    def _align(self, pcm: PcmFrame) -> None:
-        """Puts the latest 20 ms where they belong: what is decoded lags by the look-ahead."""
-        for part in self._playout.parts:
-            if part.source is FrameSource.SILENCE or part.plan.action is HoleAction.HOLD:
-                continue
-            start = self._ticks(part.timestamp) // TICKS
-            if start < 0:
-                continue
-            place = slice(start, start + part.samples)
-            sound = pcm[part.offset : part.offset + part.samples]
-            self._aligned[place] = sound[: len(self._aligned[place])]
-            self._known[place] = True
-
-    def _fill_periods(self) -> Pcm:
-        edges = np.flatnonzero(np.diff(self._known.astype(np.int8)))
-        # gaps lie between an edge down and the next one up
-        for left, right in zip(edges + 1, edges[1:] + 1, strict=False):
-            gap = right - left
-            if not self._known[left] and gap <= min(MAX_PERIOD, left):
-                self._aligned[left:right] = self._aligned[left - gap : left]
-        return self._aligned[self._lookahead :][: len(self._pcm)]
-
     def _report(self) -> CallReport:
         network, call = self.network, self._options.call
         sender, listener = network.sender, network.listener
         seconds = FRAME_SECONDS * sender.frames
         impairment = call.outbound
+        # no delay of an ideal buffer is one
+        untimed = dict.fromkeys(_TIMES, 0) if self._options.ideal else {}
         return CallReport(
             side="simulate",
             codec=network.outbound.codec_name(),
@@ -339,7 +323,7 @@ class _Simulation:
             seed=call.seed,
             netem=None if impairment.netem is None else str(impairment.netem),
             loss_trace=None if impairment.loss_trace is None else str(impairment.loss_trace),
-            inbound=inbound_stats(listener, self._buffer, self._playout),
+            inbound=replace(inbound_stats(listener, self._buffer, self._playout), **untimed),
             outbound=outbound_stats(network.speaker, sender, network.outbound.bitrate),
             frames=dict(self._playout.frames),
             sent_bitrate=mean_bitrate(

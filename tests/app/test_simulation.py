@@ -82,6 +82,16 @@ def test_what_is_aligned_lies_where_it_was_said(netem: str | None) -> None:
     assert lag(result.aligned, SPEECH[: 3 * SECOND]) == 0
 
 
+def test_stretched_time_is_taken_out_where_it_was_put_in() -> None:
+    result = simulate(SPEECH, SimulationOptions(call("delay 30ms 15ms loss gemodel 8% 30%")))
+    inbound = result.report.inbound
+    assert inbound.insertedSamplesForDeceleration
+    assert inbound.removedSamplesForAcceleration % FRAME
+    for start in range(0, len(SPEECH) - SECOND, SECOND):
+        piece = slice(start, start + SECOND)
+        assert lag(result.aligned[piece], SPEECH[piece]) == 0
+
+
 def test_what_is_heard_lies_behind_by_the_delay_of_the_report() -> None:
     said = SPEECH[: 2 * SECOND]
     result = simulate(said, SimulationOptions(call("delay 45ms", buffer_ms=60)))
