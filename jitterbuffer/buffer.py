@@ -72,6 +72,9 @@ class JitterBuffer:
             target_delay = self._adaptive.seconds
         self._fixed = self._checked(target_delay)
         self._reach = FIRST_REACH
+        """Frames that DRED reaches back, by the packet that was read last."""
+        self._reached = 0
+        """The same of the packet that came last: 0 without DRED."""
         self._recovery = frozenset(recovery)
         self._capacity = round(2 * max_delay / FRAME_SECONDS) + SPARE_SLOTS
         self._lock = threading.Lock()
@@ -254,16 +257,17 @@ class JitterBuffer:
 
     def _follow(self, location: Location, carries: Carried) -> None:
         """Lets the target delay follow the network."""
+        reaches = bool(carries.dred) and FrameSource.DRED in self._recovery
+        self._reached = self._reach if reaches else 0
         if self._adaptive is None:
             return
         assert self._stream is not None
-        reaches = bool(carries.dred) and FrameSource.DRED in self._recovery
         self._adaptive.arrived(
             location.sequence,
             location.relative,
             self._stream.reference,
             lbrr=carries.lbrr and FrameSource.LBRR in self._recovery,
-            dred_frames=self._reach if reaches else 0,
+            dred_frames=self._reached,
         )
 
     def _probe(self, packet: MediaPacket, arrival: float, carries: Carried) -> None:
@@ -359,8 +363,7 @@ class JitterBuffer:
             decision = self._decide()
         self._excess = excess
         slot = self._position
-        reach = self._reach if FrameSource.DRED in self._recovery else 0
-        waits = self._pace.waits(decision, excess, is_open=self._is_open(), reach=reach)
+        waits = self._pace.waits(decision, excess, is_open=self._is_open(), reach=self._reached)
         if waits:
             self._stats.inserted_samples_for_deceleration += FRAME
             if not decision.is_free:

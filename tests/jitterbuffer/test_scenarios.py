@@ -93,6 +93,8 @@ def test_without_redundancy_no_hole_is_waited_for_longer_than_a_frame() -> None:
 
     line = Line(balanced(), Bare(), lambda number: b"\x48\x00speech")
     heard = line.run(line.packets(n for n in range(400) if n % 40 >= 5), 8.0)
+    held = [f for f in heard.frames if f.action is HoleAction.HOLD and f.number < 380]
+    assert len(held) == 9  # one for each hole after the first packet
     assert max(heard.delays(60)) <= CLEAN + 20 + 1
 
 
