@@ -8,7 +8,14 @@ from html import escape
 
 from app.evaluation.listening import Example
 from app.evaluation.peers import Comparison
-from app.evaluation.summary import SCORES, Line, shown, shown_difference, shown_interval
+from app.evaluation.summary import (
+    SCORES,
+    Line,
+    kind_name,
+    shown,
+    shown_difference,
+    shown_interval,
+)
 from app.picture import COLOURS, LABELS
 
 STYLE = """
@@ -98,7 +105,7 @@ class Report:
             costs = line.costs
             delay = costs["delay_p50_ms"].value
             cells = [
-                _word(_kind(line.kind) if first else ""),
+                _word(kind_name(line.kind) if first else ""),
                 _word(line.buffer if first else ""),
                 f'<td class="word">{self._label(line.mode)}</td>',
                 _number(shown(costs["kbps"].value, 1)),
@@ -130,7 +137,7 @@ class Report:
             first, previous = previous != (peer, kind), (peer, kind)
             any_one = next(iter(found.values()))
             cells = [
-                _word(_kind(kind) if first else ""),
+                _word(kind_name(kind) if first else ""),
                 f'<td class="word">{self._label(ours)}'
                 f"<small>{escape(peer)}: {escape(any_one.theirs)}</small></td>",
                 _number(str(any_one.difference.count)),
@@ -195,10 +202,6 @@ def _number(text: str) -> str:
 
 def _unit(text: str, unit: str) -> str:
     return f"{text} {unit}" if text else ""
-
-
-def _kind(kind: str) -> str:
-    return "none" if kind == "-" else kind
 
 
 def _difference(c: Comparison | None) -> str:

@@ -107,18 +107,20 @@ def read_peer(path: Path) -> Peer:
 def compare(
     ours: Iterable[Row], peer: Peer, measures: Sequence[str] = MEASURES
 ) -> list[Comparison]:
-    """Every condition in every class of traces and over `all`, in each measure both have.
+    """Every condition in every class of traces, and in `all` of several, by each common measure.
 
     Only rows of the ideal buffer: that is what tables of codecs without one are made with.
     """
     pairs: dict[tuple[str, str, str], list[tuple[Row, Mapping[str, str]]]] = defaultdict(list)
+    ours = list(ours)
+    lossy = {str(row["class"]) for row in ours} - {NO_NETWORK}
     for row in ours:
         mode = str(row["mode"])
         match = peer.rows.get((str(row["clip"]), str(row["trace"]), peer.modes.get(mode, "")))
         if match is None or row["buffer"] != IDEAL:
             continue
         kind = str(row["class"])
-        for name in (kind,) if kind == NO_NETWORK else (kind, "all"):
+        for name in (kind, "all") if kind in lossy and len(lossy) > 1 else (kind,):
             for measure in measures:
                 if isfinite(number(row, measure)) and isfinite(number(match, measure)):
                     pairs[name, mode, measure].append((row, match))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -42,10 +43,12 @@ _SOURCES = (
 )
 
 
+@cache
 def fingerprint() -> str:
     """A hash of the program, its models and the packages that measure. Raises OSError, OpusError.
 
-    Rows made by another program are made again.
+    Rows made by another program are made again. What changes on disk while this one runs is not
+    what it runs.
     """
     digest = hashlib.sha256()
     for pattern in _SOURCES:

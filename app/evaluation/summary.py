@@ -92,6 +92,11 @@ def summarise(rows: Sequence[Row]) -> list[Line]:
     return lines
 
 
+def kind_name(kind: str) -> str:
+    """Of a class of networks, for people."""
+    return "none" if kind == NO_NETWORK else kind
+
+
 def shown(value: float, places: int) -> str:
     return f"{value:.{places}f}" if isfinite(value) else ""
 
@@ -121,7 +126,7 @@ def summary_table(lines: Sequence[Line], labels: Mapping[str, str]) -> Table:
         previous = group
         costs = line.costs
         table.add_row(
-            line.kind if first else "",
+            kind_name(line.kind) if first else "",
             line.buffer if first else "",
             labels.get(line.mode, line.mode),
             shown(costs["kbps"].value, 1),
@@ -149,7 +154,7 @@ def comparison_table(comparisons: Sequence[Comparison], labels: Mapping[str, str
         previous = group
         name, places = SCORES[c.measure]
         table.add_row(
-            c.kind if first else "",
+            kind_name(c.kind) if first else "",
             labels.get(c.ours, c.ours) if first else "",
             f"{c.peer} {c.theirs}" if first else "",
             name,

@@ -89,6 +89,7 @@ def test_differences_are_taken_pair_by_pair(tmp_path: Path) -> None:
     )
     ours = [row("a", "plc", 3.5), row("b", "plc", 1.6), row("c", "plc", 5.0), row("a", "dred", 4.0)]
     ours += [row("a", "plc", 9.0, buffer="low"), row("a", "opus-plc", 2.25)]
+    ours += [row("a", "plc", 3.0, trace="short/00", **{"class": "short"})]
     found = compare(ours, peer, ["plcmos"])
     by = {(c.kind, c.ours): c for c in found}
     assert set(by) == {(k, m) for k in ("long", "all") for m in ("plc", "opus-plc")}
@@ -104,7 +105,8 @@ def test_differences_are_taken_pair_by_pair(tmp_path: Path) -> None:
 def test_an_earlier_run_is_a_peer_under_the_same_names(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
     path.write_text(csv_text([row("a", "plc", 3.0), row("a", "plc", 1.0, buffer="low")]))
-    (found,) = (c for c in compare([row("a", "plc", 3.25)], read_peer(path)) if c.kind == "long")
+    (found,) = compare([row("a", "plc", 3.25)], read_peer(path))
+    assert found.kind == "long"
     assert (found.theirs, found.difference.value) == ("plc", 0.25)
 
 
