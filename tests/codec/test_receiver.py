@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec import FRAME
+from codec import FRAME, FRAME_TICKS
+from codec.concealer import Concealer
 from codec.decoder_primer import FRAMES, DecoderPrimer
+from codec.dred import DredDecoder, DredEncoder, attach_dred
 from codec.frame import FramePlan, FrameSource, PcmFrame
 from codec.opus import OpusDecoder, OpusEncoder, has_lbrr
 from codec.receiver import RESET_AFTER, SpeechDecoder
@@ -214,3 +216,23 @@ def test_any_plan_gives_a_frame(
         assert pcm.dtype == np.int16
         assert achieved in (source, FrameSource.PLC)
     assert sum(decoder.frames.values()) == len(plans)
+
+
+def test_a_packet_rebuilds_just_the_frames_that_it_is_said_to_describe() -> None:
+    opus = OpusEncoder(expected_loss=20)
+    redundancy = DredEncoder(lookahead=opus.lookahead)
+    packet, timestamp = b"", 39 * FRAME_TICKS
+    for frame in voice(40):
+        redundancy.push(frame)
+        packet = attach_dred(opus.encode(frame), redundancy.payload(max_ms=200, max_bytes=60))
+    decoder = SpeechDecoder(concealer=Concealer(), dred=DredDecoder())
+    oldest, newest = decoder.describes(packet, timestamp)
+    assert 160 <= (timestamp - oldest) / 48 <= 240
+    assert newest >= timestamp - FRAME_TICKS
+    decoder.prepare(packet, timestamp, oldest)
+    for back in range(1, 16):
+        wanted = FramePlan(FrameSource.DRED, timestamp - back * FRAME_TICKS, packet, distance=back)
+        described = oldest <= wanted.timestamp <= newest
+        assert (decoder.carry_out(wanted)[1] is FrameSource.DRED) == described
+    bare = SpeechDecoder().describes(packet, timestamp)
+    assert bare[0] > bare[1]
