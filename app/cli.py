@@ -571,8 +571,8 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     from app.evaluation.peers import read_peer
     from app.evaluation.run import Evaluation, clips_in
 
-    for flag, value in (("--every", parsed.every), ("--jobs", parsed.jobs or 1)):
-        if value < 1:
+    for flag, value in (("--every", parsed.every), ("--jobs", parsed.jobs)):
+        if value is not None and value < 1:
             raise UsageError(f"{flag}: {value} is not 1 or more")
     evaluation = Evaluation(
         clips_in(parsed.clips, parsed.every) if parsed.clips else bundled_clips()[:: parsed.every],
