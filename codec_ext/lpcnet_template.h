@@ -43,7 +43,14 @@ INLINE vf tanh_(vf x) {
     return x * p * vf_reciprocal(q);
 }
 
-INLINE vf sigmoid(vf x) { return 0.5f + 0.5f * tanh_(0.5f * x); }
+/* 1/2 + 1/2 tanh(x / 2), the halves being in the coefficients. */
+INLINE vf sigmoid(vf x) {
+    x = vf_max(vf_min(x, splat(14.f)), splat(-14.f));
+    const vf y = x * x;
+    const vf p = ((1.53515742e-08f * y + 3.55779297e-05f) * y + 7.68886375e-03f) * y + 0.2499989275f;
+    const vf q = ((2.22422906e-06f * y + 1.31701094e-03f) * y + 0.1140850775f) * y + 1.f;
+    return x * p * vf_reciprocal(q) + 0.5f;
+}
 
 /* x ** power of probabilities 0 <= x <= 1, relative error about 1e-4 * power; below 1e-30: 0. */
 INLINE vf power_(vf x, float power) {
@@ -191,7 +198,8 @@ static void condition(const LpcnetModel *m, const float *features, LpcnetConditi
 typedef struct {
     State8 a[LPCNET_MAX_UNITS] ALIGNED;
     State8 b[LPCNET_MAX_UNITS] ALIGNED;
-    float product[3 * LPCNET_MAX_UNITS] ALIGNED;
+    float product[3 * LPCNET_MAX_UNITS] ALIGNED; /* of the recurrent weights; then z and r */
+    float input[LPCNET_MAX_UNITS] ALIGNED;       /* to the n gate */
 } Scratch;
 
 static void scratch_init(Scratch *s, const LpcnetModel *m, const LpcnetState *state) {
@@ -218,26 +226,31 @@ INLINE void step(const LpcnetModel *m, const LpcnetCondition *c, LpcnetState *s,
         rows(&m->recurrent_a, b, s->a, t->a, product, quantised);
         for (int p = 0; p < PARTS; p++) store(t->product + 16 * b + p * LANES, product[p]);
     }
-    for (int u = 0; u < m->units_a / 16; u++) {
+    /* Two passes: in one, each unit's z, r and n would be a chain of dependent operations too long
+     * for the processor to have the next unit's under way. */
+    for (int u = 0; u < m->units_a / 16; u++)
+        for (int k = 0; k < 3 * PARTS; k++) {
+            const ptrdiff_t i = 48 * u + k * LANES;
+            const vh_loose levels = *(const vh_loose *)(e0 + i) + *(const vh_loose *)(e1 + i) +
+                                    *(const vh_loose *)(e2 + i);
+            const vf input = load(c->a + i) +
+                             __builtin_convertvector(__builtin_convertvector(levels, vi), vf) *
+                                 load(m->embedding_scale + i);
+            if (k < 2 * PARTS)
+                store(t->product + i, sigmoid(input + load(t->product + i)));
+            else
+                store(t->input + 16 * u + (k - 2 * PARTS) * LANES, input);
+        }
+    for (int u = 0; u < m->units_a / 16; u++)
         for (int p = 0; p < PARTS; p++) {
-            const int at = 16 * u + p * LANES, row = 48 * u + p * LANES;
-            vf input[3];
-            for (int g = 0; g < 3; g++) {
-                const ptrdiff_t i = row + 16 * g;
-                const vh_loose levels = *(const vh_loose *)(e0 + i) + *(const vh_loose *)(e1 + i) +
-                                        *(const vh_loose *)(e2 + i);
-                input[g] = load(c->a + i) +
-                           __builtin_convertvector(__builtin_convertvector(levels, vi), vf) *
-                               load(m->embedding_scale + i);
-            }
-            const vf h = gates(input[0] + load(t->product + row),
-                               input[1] + load(t->product + row + 16), input[2],
-                               load(t->product + row + 32) + load(m->bias_a + at),
-                               load(s->a + at));
+            const int at = 16 * u + p * LANES;
+            const float *z = t->product + 48 * u + p * LANES, *r = z + 16, *recurrent = z + 32;
+            const vf n = tanh_(load(t->input + at) +
+                               load(r) * (load(recurrent) + load(m->bias_a + at)));
+            const vf h = n + load(z) * (load(s->a + at) - n);
             store(s->a + at, h);
             if (quantised) store_state8(t->a + at, h);
         }
-    }
 
     for (int u = 0; u < m->units_b / 16; u++) {
         vf z[PARTS], r[PARTS], n[PARTS], recurrent[PARTS];
