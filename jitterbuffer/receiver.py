@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from codec import FRAME, FRAME_TICKS, SAMPLE_RATE
-from codec.frame import FramePlan, FrameSource, PcmFrame
+from codec.frame import FramePlan, FrameSource, HoleAction, PcmFrame
 from jitterbuffer.buffer import JitterBuffer
 from jitterbuffer.packet import MediaPacket
 from jitterbuffer.sound import PlayedBlock, Sound
@@ -28,8 +28,11 @@ AS_SAID = frozenset({FrameSource.PACKET, FrameSource.RED})
 """Sources of sound that may be stretched: the rest is a guess as it is."""
 
 CATCH_UP = 1.25
-"""Frames of excess delay from which on sound is accelerated, until it is less than one: between
-this and what slows playout down lies more than the one frame that either moves."""
+"""Frames of excess delay from which on sound is accelerated: between this and what slows playout
+down lies more than the one frame that either moves."""
+CAUGHT_UP = 0.9
+"""Frames to which it goes on, and from which on what was held in a hole is taken out again: one
+frame less is not yet too little."""
 HURRY = 4.0
 """Frames from which on it is done at every chance: 80 ms."""
 PATIENCE = 3
@@ -114,6 +117,8 @@ class PlayoutReceiver:
         self._timestamp = plan.timestamp
         self._sound.append(pcm, plan, source)
         self._since += 1
+        if plan.action is HoleAction.HOLD:
+            self._direction = 1
         self._as_said = self._as_said + 1 if source in AS_SAID else 0
         if source in AS_SAID:
             self._passive = self._background.is_passive(pcm)
@@ -147,7 +152,7 @@ class PlayoutReceiver:
         excess = self._buffer.excess
         if excess is None or not self._as_said:
             return
-        if excess >= CATCH_UP or (self._direction > 0 and excess >= 1.0):
+        if excess >= CATCH_UP or (self._direction > 0 and excess >= CAUGHT_UP):
             self._direction = 1
             self._accelerate(excess, playout_at)
         elif excess < self._buffer.raise_below or (self._direction < 0 and excess < 0.0):
