@@ -19,7 +19,7 @@ CHUNK = 4
 OFFSET_TICKS = 120
 """2.5 ms, the unit of a header's offset."""
 
-DETAIL = 0.6
+DETAIL = 0.7
 """By how much decoded features are sharpened."""
 
 LOWEST = np.full(NUM_FEATURES, -30, np.float32)
