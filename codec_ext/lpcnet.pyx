@@ -29,16 +29,14 @@ cdef extern from "lpcnet_kernel.h" nogil:
 
     ctypedef struct LpcnetModel:
         int32_t units_a, units_b, quantised, period_width
-        LpcnetMatrix recurrent_a, input_b, recurrent_b, node1, node2
+        LpcnetMatrix recurrent_a, input_b, recurrent_b, nodes
         const int16_t *embedding
         const float *embedding_scale
         const float *mu_law
         const float *bias_a
         const float *bias_b
-        const float *node_bias1
-        const float *node_bias2
-        const float *node_scale1
-        const float *node_scale2
+        const float *node_bias
+        const float *node_scale
         const float *feature_mean
         const float *feature_gain
         const float *period_embedding
@@ -179,12 +177,17 @@ cdef class Model:
         m.bias_b = self._floats(take("gru_b_recurrent_bias", units_b))
 
         levels = LPCNET_LEVELS
-        self._matrix(&m.node1, take("tree_weight1", levels, units_b), quantised)
-        self._matrix(&m.node2, take("tree_weight2", levels, units_b), quantised)
-        m.node_bias1 = self._floats(take("tree_bias1", levels))
-        m.node_bias2 = self._floats(take("tree_bias2", levels))
-        m.node_scale1 = self._floats(take("tree_scale1", levels))
-        m.node_scale2 = self._floats(take("tree_scale2", levels))
+        # the two halves of a node side by side, 16 rows each
+        weight, bias, scale = (
+            np.stack([take(f"tree_{name}{j}", levels, *shape) for j in (1, 2)])
+            .reshape(2, levels // LPCNET_BLOCK, LPCNET_BLOCK, *shape)
+            .swapaxes(0, 1)
+            .reshape(2 * levels, *shape)
+            for name, shape in (("weight", (units_b,)), ("bias", ()), ("scale", ()))
+        )
+        self._matrix(&m.nodes, weight, quantised)
+        m.node_bias = self._floats(bias)
+        m.node_scale = self._floats(scale)
         steps = np.arange(levels) - levels // 2
         m.mu_law = self._floats(
             np.sign(steps) * 32768 / 255 * np.expm1(np.abs(steps) / 128 * np.log(256))

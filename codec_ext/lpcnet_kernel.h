@@ -33,12 +33,13 @@ typedef struct {
 typedef struct {
     int32_t units_a, units_b;
     int32_t quantised;              /* int8 recurrence and output; the frame network stays float */
-    LpcnetMatrix recurrent_a, input_b, recurrent_b, node1, node2;
+    LpcnetMatrix recurrent_a, input_b, recurrent_b;
+    LpcnetMatrix nodes;             /* [16][tree_weight1, tree_weight2][16] */
     const int16_t *embedding;       /* [last signal, prediction, last excitation][256][3 units_a] */
     const float *embedding_scale;   /* [3 units_a] */
     const float *mu_law;            /* [256]: the value of each level */
     const float *bias_a, *bias_b;   /* [units]: of the n gate's recurrent part */
-    const float *node_bias1, *node_bias2, *node_scale1, *node_scale2;  /* [256] */
+    const float *node_bias, *node_scale;    /* [512], rows as in nodes */
 
     int32_t period_width;
     const float *feature_mean, *feature_gain;   /* [20]; gain = 1 / deviation */

@@ -26,6 +26,7 @@ typedef int16_t vh_loose __attribute__((vector_size(2 * LANES), aligned(2), may_
 INLINE vf load(const float *p) { return *(const vf_loose *)p; }
 INLINE void store(float *p, vf x) { *(vf_loose *)p = x; }
 INLINE vf splat(float x) { return (vf){0} + x; }
+INLINE vf to_float(vi x) { return __builtin_convertvector(x, vf); }
 
 INLINE float sum(vf x) {
     float total = 0;
@@ -52,26 +53,28 @@ INLINE vf sigmoid(vf x) {
     return x * p * vf_reciprocal(q) + 0.5f;
 }
 
-/* x ** power of probabilities 0 <= x <= 1, relative error about 1e-4 * power; below 1e-30: 0. */
-INLINE vf power_(vf x, float power) {
-    const vf small = splat(1e-30f);
-    x = vf_max(x, small);
+/* log2(x) of positive normal numbers, error about 1e-5. */
+INLINE vf log2_(vf x) {
     const vi bits = (vi)x;
     /* mantissa in [sqrt(1/2), sqrt(2)): the fit is centred on 1 */
     const vi exponent = (bits - 0x3f3504f3) >> 23;
     const vf m = (vf)(bits - (exponent << 23)) - 1.f;
-    const vf log2 =
-        m * (((((-0.20685812f * m + 0.31840712f) * m - 0.36641326f) * m + 0.47979388f) * m -
-              0.72120847f) * m + 1.44270180f) + __builtin_convertvector(exponent, vf);
-    const vf t = vf_max(log2 * power, splat(-100.f));
+    return m * (((((-0.20685812f * m + 0.31840712f) * m - 0.36641326f) * m + 0.47979388f) * m -
+                 0.72120847f) * m + 1.44270180f) + to_float(exponent);
+}
+
+/* x ** power of probabilities 0 <= x <= 1, relative error about 1e-4 * power; below 1e-30: 0. */
+INLINE vf power_(vf x, float power) {
+    const vf t = vf_max(log2_(vf_max(x, splat(1e-30f))) * power, splat(-100.f));
     const vi whole = __builtin_convertvector(t - 0.5f, vi); /* truncation: t <= 0 */
-    const vf f = t - __builtin_convertvector(whole, vf);
+    const vf f = t - to_float(whole);
     const vf e = (((9.6760371e-03f * f + 0.05592204f) * f + 0.24022107f) * f + 0.69312103f) * f + 1.f;
     return (vf)((vi)e + (whole << 23));
 }
 
+/* 128 + sign(x) 16 log2(1 + 255 |x| / 32768), rounded. */
 INLINE int mu_law_level(float x) {
-    const float u = 23.083120f * logf(1.f + (255.f / 32768.f) * fabsf(x)); /* 128 / ln(256) */
+    const float u = 16.f * log2_(splat(1.f + (255.f / 32768.f) * fabsf(x)))[0];
     const int level = (int)(x < 0 ? 128.5f - u : 128.5f + u);
     return level < 0 ? 0 : level > 255 ? 255 : level;
 }
@@ -94,32 +97,29 @@ INLINE void rows_float(const LpcnetMatrix *m, int b, const float *x, vf *out) {
     for (int p = 0; p < PARTS; p++) out[p] += even[p] + odd[p];
 }
 
-INLINE void rows_begin(const LpcnetMatrix *m, int b, vi *sum) {
-    for (int p = 0; p < PARTS; p++) sum[p] = *(const vi_loose *)(m->offset + 16 * b + p * LANES);
+INLINE vi rows_offset(const LpcnetMatrix *m, int b, int p) {
+    return *(const vi_loose *)(m->offset + 16 * b + p * LANES);
 }
 
-INLINE void rows_end(const LpcnetMatrix *m, int b, const vi *sum, vf *out) {
-    for (int p = 0; p < PARTS; p++)
-        out[p] += __builtin_convertvector(sum[p], vf) * load(m->scale + 16 * b + p * LANES);
+INLINE vf rows_scaled(const LpcnetMatrix *m, int b, int p, vi sum) {
+    return to_float(sum) * load(m->scale + 16 * b + p * LANES);
 }
 
 /* Row block b of an int8 matrix times a quantised state, added to out[PARTS]. Blocks come in
  * fours (packing fills up with zeros): short loops of varying length cost more in mispredicted
  * exits than in multiplications. */
 INLINE void rows_int8(const LpcnetMatrix *m, int b, const State8 *x, vf *out) {
-    vi sum[PARTS], other[PARTS];
-    rows_begin(m, b, sum);
-    for (int p = 0; p < PARTS; p++) other[p] = (vi){0};
+    vi sum[4][PARTS]; /* four chains hide the latency of the dot product */
+    for (int p = 0; p < PARTS; p++) {
+        sum[0][p] = rows_offset(m, b, p);
+        sum[1][p] = sum[2][p] = sum[3][p] = (vi){0};
+    }
     const Weight8 *w = (const Weight8 *)m->weights + 64 * (ptrdiff_t)m->start[b];
     const uint16_t *column = m->column + m->start[b], *end = m->column + m->start[b + 1];
-    for (; column < end; column += 4, w += 256) {
-        accumulate8(sum, w, x + column[0]);
-        accumulate8(other, w + 64, x + column[1]);
-        accumulate8(sum, w + 128, x + column[2]);
-        accumulate8(other, w + 192, x + column[3]);
-    }
-    for (int p = 0; p < PARTS; p++) sum[p] += other[p];
-    rows_end(m, b, sum, out);
+    for (; column < end; column += 4, w += 256)
+        for (int i = 0; i < 4; i++) accumulate8(sum[i], w + 64 * i, x + column[i]);
+    for (int p = 0; p < PARTS; p++)
+        out[p] += rows_scaled(m, b, p, (sum[0][p] + sum[1][p]) + (sum[2][p] + sum[3][p]));
 }
 
 INLINE void rows(const LpcnetMatrix *m, int b, const float *x, const State8 *x8, vf *out,
@@ -130,25 +130,27 @@ INLINE void rows(const LpcnetMatrix *m, int b, const float *x, const State8 *x8,
         rows_float(m, b, x, out);
 }
 
-/* Row blocks b of m and c of n, both dense and equally wide, times the same vector. */
-INLINE void rows_pair(const LpcnetMatrix *m, int b, vf *out_m, const LpcnetMatrix *n, int c,
-                      vf *out_n, const float *x, const State8 *x8, const int quantised) {
+/* Row blocks b .. b + height - 1, at most 3, of a dense matrix with a multiple of 8 columns times a
+ * vector, added to out[height * PARTS]: together, they share the broadcasts of the vector. */
+INLINE void stripe(const LpcnetMatrix *m, int b, const int height, const float *x,
+                   const State8 *x8, vf *out, const int quantised) {
     if (!quantised) {
-        rows_float(m, b, x, out_m);
-        rows_float(n, c, x, out_n);
+        for (int r = 0; r < height; r++) rows_float(m, b + r, x, out + r * PARTS);
         return;
     }
-    vi sum_m[PARTS], sum_n[PARTS];
-    rows_begin(m, b, sum_m);
-    rows_begin(n, c, sum_n);
-    const Weight8 *w = (const Weight8 *)m->weights + 16 * (ptrdiff_t)m->columns * b;
-    const Weight8 *v = (const Weight8 *)n->weights + 16 * (ptrdiff_t)n->columns * c;
-    for (int i = 0; i < m->columns; i += 4) {
-        accumulate8(sum_m, w + 16 * i, x8 + i);
-        accumulate8(sum_n, v + 16 * i, x8 + i);
+    vi even[3 * PARTS], odd[3 * PARTS];
+    for (int k = 0; k < height * PARTS; k++) {
+        even[k] = rows_offset(m, b, k);
+        odd[k] = (vi){0};
     }
-    rows_end(m, b, sum_m, out_m);
-    rows_end(n, c, sum_n, out_n);
+    const ptrdiff_t apart = 16 * (ptrdiff_t)m->columns;
+    const Weight8 *w = (const Weight8 *)m->weights + apart * b;
+    for (int i = 0; i < m->columns; i += 8, w += 128)
+        for (int r = 0; r < height; r++) {
+            accumulate8(even + r * PARTS, w + r * apart, x8 + i);
+            accumulate8(odd + r * PARTS, w + r * apart + 64, x8 + i + 4);
+        }
+    for (int k = 0; k < height * PARTS; k++) out[k] += rows_scaled(m, b, k, even[k] + odd[k]);
 }
 
 /* ---- the frame network ---- */
@@ -233,9 +235,8 @@ INLINE void step(const LpcnetModel *m, const LpcnetCondition *c, LpcnetState *s,
             const ptrdiff_t i = 48 * u + k * LANES;
             const vh_loose levels = *(const vh_loose *)(e0 + i) + *(const vh_loose *)(e1 + i) +
                                     *(const vh_loose *)(e2 + i);
-            const vf input = load(c->a + i) +
-                             __builtin_convertvector(__builtin_convertvector(levels, vi), vf) *
-                                 load(m->embedding_scale + i);
+            const vf input = load(c->a + i) + to_float(__builtin_convertvector(levels, vi)) *
+                                                  load(m->embedding_scale + i);
             if (k < 2 * PARTS)
                 store(t->product + i, sigmoid(input + load(t->product + i)));
             else
@@ -253,20 +254,19 @@ INLINE void step(const LpcnetModel *m, const LpcnetCondition *c, LpcnetState *s,
         }
 
     for (int u = 0; u < m->units_b / 16; u++) {
-        vf z[PARTS], r[PARTS], n[PARTS], recurrent[PARTS];
-        for (int p = 0; p < PARTS; p++) {
-            z[p] = load(c->b + 48 * u + p * LANES);
-            r[p] = load(c->b + 48 * u + 16 + p * LANES);
-            n[p] = load(c->b + 48 * u + 32 + p * LANES);
-            recurrent[p] = load(m->bias_b + 16 * u + p * LANES);
+        vf input[3 * PARTS], product[3 * PARTS];
+        for (int k = 0; k < 3 * PARTS; k++) {
+            input[k] = load(c->b + 48 * u + k * LANES);
+            product[k] = splat(0);
         }
-        rows_pair(&m->input_b, 3 * u, z, &m->input_b, 3 * u + 1, r, s->a, t->a, quantised);
-        rows(&m->input_b, 3 * u + 2, s->a, t->a, n, quantised);
-        rows_pair(&m->recurrent_b, 3 * u, z, &m->recurrent_b, 3 * u + 1, r, s->b, t->b, quantised);
-        rows(&m->recurrent_b, 3 * u + 2, s->b, t->b, recurrent, quantised);
+        stripe(&m->recurrent_b, 3 * u, 3, s->b, t->b, product, quantised);
+        stripe(&m->input_b, 3 * u, 3, s->a, t->a, input, quantised);
         for (int p = 0; p < PARTS; p++) {
             const int at = 16 * u + p * LANES;
-            store(t->product + at, gates(z[p], r[p], n[p], recurrent[p], load(s->b + at)));
+            const vf *z = product + p, *r = z + PARTS, *n = r + PARTS;
+            store(t->product + at,
+                  gates(input[p] + *z, input[PARTS + p] + *r, input[2 * PARTS + p],
+                        *n + load(m->bias_b + at), load(s->b + at)));
         }
     }
     for (int i = 0; i < m->units_b; i += LANES) {
@@ -279,15 +279,13 @@ INLINE void step(const LpcnetModel *m, const LpcnetCondition *c, LpcnetState *s,
 /* Logits of tree nodes 16 b .. 16 b + 15; node m has children 2 m (bit 0) and 2 m + 1 (bit 1). */
 INLINE void node_logits(const LpcnetModel *m, int b, const LpcnetState *s, const Scratch *t,
                         vf *out, const int quantised) {
-    vf x[PARTS], y[PARTS];
+    vf v[2 * PARTS];
+    for (int k = 0; k < 2 * PARTS; k++) v[k] = load(m->node_bias + 32 * b + k * LANES);
+    stripe(&m->nodes, 2 * b, 2, s->b, t->b, v, quantised);
     for (int p = 0; p < PARTS; p++) {
-        x[p] = load(m->node_bias1 + 16 * b + p * LANES);
-        y[p] = load(m->node_bias2 + 16 * b + p * LANES);
+        const float *scale = m->node_scale + 32 * b + p * LANES;
+        out[p] = load(scale) * tanh_(v[p]) + load(scale + 16) * tanh_(v[PARTS + p]);
     }
-    rows_pair(&m->node1, b, x, &m->node2, b, y, s->b, t->b, quantised);
-    for (int p = 0; p < PARTS; p++)
-        out[p] = load(m->node_scale1 + 16 * b + p * LANES) * tanh_(x[p]) +
-                 load(m->node_scale2 + 16 * b + p * LANES) * tanh_(y[p]);
 }
 
 /* Uniform in [0, 1): xorshift64*. */
@@ -316,12 +314,36 @@ INLINE int draw_by_walk(const LpcnetModel *m, const LpcnetSampling *how, float p
     return node - LPCNET_LEVELS;
 }
 
+/* Whether any of 16 nodes has a level over the floor. */
+INLINE int alive(const float *p, float floor) {
+    int any = 0;
+    for (int i = 0; i < PARTS; i++) any |= vf_any_at_least(load(p + i * LANES), floor);
+    return any;
+}
+
+/* How many of x[n], from the first, *left covers; takes those off it. Without branches: no
+ * processor predicts where a draw ends. */
+INLINE int pass(const float *x, int n, float *left) {
+    float total = 0, below = 0;
+    int count = 0;
+    for (int i = 0; i < n; i++) {
+        total += x[i];
+        const int passed = total <= *left;
+        count += passed;
+        below = passed ? total : below;
+    }
+    *left -= below;
+    return count;
+}
+
 /* Sharpens the distribution, takes the floor off and draws. Levels under the floor are dropped
  * before the power: for exponents of 1 and more the power could not lift them over it, so whole
  * subtrees need not be looked at. */
 INLINE int draw_from_distribution(const LpcnetModel *m, const LpcnetSampling *how, float power,
                                   LpcnetState *s, const Scratch *t, const int quantised) {
-    float p[2 * LPCNET_LEVELS] ALIGNED; /* [node]: probability of coming by */
+    float p[LPCNET_LEVELS] ALIGNED;    /* [node]: probability of coming by */
+    float leaf[LPCNET_LEVELS] ALIGNED; /* of levels: 32 for each live block of last nodes */
+    int origin[8], count = 0;          /* those blocks */
     float one[16] ALIGNED;
     vf v[PARTS];
     node_logits(m, 0, s, t, v, quantised);
@@ -331,38 +353,40 @@ INLINE int draw_from_distribution(const LpcnetModel *m, const LpcnetSampling *ho
         p[2 * node + 1] = p[node] * one[node];
         p[2 * node] = p[node] - p[2 * node + 1];
     }
-    unsigned int active = 2; /* bit b: nodes 16 b .. 16 b + 15 hold something */
-    for (int b = 1; b < 16; b++) {
-        int any = 0;
-        if (active >> b & 1)
-            for (int i = 0; i < PARTS; i++)
-                any |= vf_any_at_least(load(p + 16 * b + i * LANES), how->floor);
-        if (!any) continue;
-        active |= 3u << (2 * b);
+    for (int b = 1; b < 8; b++) {
+        if (!alive(p + 16 * b, how->floor)) {
+            memset(p + 32 * b, 0, 32 * sizeof *p);
+            continue;
+        }
         node_logits(m, b, s, t, v, quantised);
         for (int i = 0; i < PARTS; i++) {
             const vf here = load(p + 16 * b + i * LANES), up = here * sigmoid(v[i]);
             interleave(p + 32 * b + 2 * i * LANES, here - up, up);
         }
     }
-    float *leaf = p + LPCNET_LEVELS;
-    active >>= 16;
-
-    vf total = splat(0);
-    for (int b = 0; b < 16; b++) {
-        if (!(active >> b & 1)) continue;
+    for (int b = 8; b < 16; b++) {
+        origin[count] = b;
+        count += alive(p + 16 * b, how->floor);
+    }
+    for (int k = 0; k < count; k++) {
+        node_logits(m, origin[k], s, t, v, quantised);
         for (int i = 0; i < PARTS; i++) {
-            vf q = load(leaf + 16 * b + i * LANES);
-            q = (vf)((vi)q & (q >= how->floor));
-            if (power != 1.f) q = (vf)((vi)power_(q, power) & (q > 0.f));
-            store(leaf + 16 * b + i * LANES, q);
-            total += q;
+            const vf here = load(p + 16 * origin[k] + i * LANES), up = here * sigmoid(v[i]);
+            interleave(leaf + 32 * k + 2 * i * LANES, here - up, up);
         }
     }
+
+    vf total = splat(0);
+    for (int i = 0; i < 32 * count; i += LANES) {
+        vf q = load(leaf + i);
+        q = (vf)((vi)q & (q >= how->floor));
+        if (power != 1.f) q = (vf)((vi)power_(q, power) & (q > 0.f));
+        store(leaf + i, q);
+        total += q;
+    }
     const float norm = 1.f / sum(total);
-    float mass[16], rest = 0;
-    for (int b = 0; b < 16; b++) {
-        if (!(active >> b & 1)) continue;
+    float mass[16], rest = 0; /* of 16 levels */
+    for (int b = 0; b < 2 * count; b++) {
         vf in_block = splat(0);
         for (int i = 0; i < PARTS; i++) {
             const vf q = vf_max(load(leaf + 16 * b + i * LANES) * norm - how->floor, splat(0));
@@ -372,21 +396,13 @@ INLINE int draw_from_distribution(const LpcnetModel *m, const LpcnetSampling *ho
         rest += mass[b] = sum(in_block);
     }
     float left = uniform(&s->random) * rest;
-    int last = LPCNET_LEVELS / 2;
-    for (int b = 0; b < 16; b++) {
-        if (!(active >> b & 1) || mass[b] <= 0.f) continue;
-        const int final = left < mass[b];
-        for (int i = 0; i < 16; i++) {
-            const float q = leaf[16 * b + i];
-            if (q <= 0.f) continue;
-            last = 16 * b + i;
-            if (final && left < q) return last;
-            if (final) left -= q;
-        }
-        if (final) return last; /* rounding: the block's sum in another order */
-        left -= mass[b];
-    }
-    return last;
+    if (!(rest > 0)) return LPCNET_LEVELS / 2; /* all as likely, and the floor as high */
+    /* sums are rounded: should a draw end behind the last one with a chance, go back to that */
+    int b = pass(mass, 2 * count, &left);
+    while (b == 2 * count || (b > 0 && mass[b] <= 0.f)) b--;
+    int i = pass(leaf + 16 * b, 16, &left);
+    while (i == 16 || (i > 0 && leaf[16 * b + i] <= 0.f)) i--;
+    return 32 * (origin[b / 2] - 8) + 16 * (b % 2) + i;
 }
 
 INLINE float clamp(float x, float limit) { return x > limit ? limit : x < -limit ? -limit : x; }

@@ -247,6 +247,32 @@ def test_cutting_a_frame_into_calls_changes_nothing(
     np.testing.assert_array_equal(parts, whole)
 
 
+@pytest.mark.parametrize(("path", "quantised"), VARIANTS)
+def test_a_followed_signal_leaves_the_same_voice_whether_observed_or_cut_or_not(
+    path: str,
+    quantised: bool,
+    trained: Weights,
+    speech: Pcm,
+    features: npt.NDArray[np.float32],
+) -> None:
+    model = Model(trained, path, quantised)
+    series = conditions(model, features)
+    plain, cut, observed = State(4), State(4), State(4)
+    for condition, k in zip(series, FRAMES, strict=True):
+        pcm = span(speech, k)
+        plain.force(model, condition, pcm)
+        observed.force_observed(model, condition, pcm)
+        for start, end in ((0, 1), (1, 90), (90, 160)):
+            cut.force(model, condition, pcm[start:end])
+    rest, _ = plain.copy().force_observed(model, series[-1], span(speech, FRAMES.stop))
+    for other in (cut, observed):
+        logits, _ = other.copy().force_observed(model, series[-1], span(speech, FRAMES.stop))
+        np.testing.assert_array_equal(logits, rest)
+        np.testing.assert_array_equal(
+            spoken(model, other, series[:2]), spoken(model, plain.copy(), series[:2])
+        )
+
+
 def drawn_levels(
     model: Model, state: State, condition: Condition, draws: int, **how: float
 ) -> npt.NDArray[np.float64]:
@@ -288,6 +314,23 @@ def test_draws_follow_the_sharpened_distribution_less_its_floor(
     assert np.all(shares[p == 0] == 0)
     # five standard deviations of a share
     np.testing.assert_array_less(np.abs(shares - p), 5 * np.sqrt(p / draws) + 1e-9)
+
+
+@pytest.mark.parametrize("path", paths())
+def test_draws_without_a_floor_reach_every_part_of_a_broad_distribution(
+    path: str, features: npt.NDArray[np.float32]
+) -> None:
+    draws = 6000
+    weights = small(4)
+    for name in ("tree_scale1", "tree_scale2"):
+        weights[name] *= 0.2
+    model = Model(weights, path)
+    condition = conditions(model, features)[0]
+    p = reference.level_probabilities(first_logits(model, condition))
+    assert np.all(p.reshape(16, 16).sum(axis=1) > 0.005)
+    shares = drawn_levels(model, State(), condition, draws, floor=0, voicing=0)
+    # five standard deviations of a share, and of a draw at least
+    np.testing.assert_array_less(np.abs(shares - p), 5 * np.sqrt(p / draws) + 5 / draws)
 
 
 @pytest.mark.parametrize("path", paths())
