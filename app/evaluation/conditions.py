@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from app.options import CallOptions, Recovery, UsageError
-from codec.frame import FrameSource
 
 EXPECTED_LOSS = 20
 """Percent, told to libopus wherever redundancy is sent."""
@@ -37,7 +36,7 @@ class Condition:
         return CallOptions(
             bitrate=self.bitrate,
             complexity=COMPLEXITY,
-            expected_loss=EXPECTED_LOSS if self.recovery.sources - {FrameSource.PLC} else 0,
+            expected_loss=EXPECTED_LOSS,
             recovery=self.recovery,
             dred_ms=self.dred_ms if self.recovery.dred else None,
             red_copies=self.red_copies,
