@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from app.options import CallOptions, Recovery, UsageError
 
 EXPECTED_LOSS = 20
-"""Percent, told to libopus wherever redundancy is sent."""
+"""Percent, told to libopus."""
 COMPLEXITY = 10
 
 IDEAL = "ideal"
