@@ -97,9 +97,12 @@ def test_aligned_sound_is_as_long_as_its_source(
 ) -> None:
     out = tmp_path / "out.wav"
     assert run(speech, out, "--align", *LOSSY, "--buffer", buffer) == OK
-    assert len(read_wav(out)) == 33_333
-    correlation = np.corrcoef(read_wav(out).astype(float), clip(MAN)[:33_333].astype(float))
-    assert correlation[0, 1] > 0.5
+    heard, said = read_wav(out).astype(float), clip(MAN)[:33_333].astype(float)
+    assert len(heard) == 33_333
+    # what the vocoder says has a phase of its own, but no other lag fits what was said as well
+    lags = np.arange(-400, 401)
+    likeness = [float(heard[400:-400] @ said[400 + lag : 33_333 - 400 + lag]) for lag in lags]
+    assert abs(lags[np.argmax(likeness)]) <= 2
     assert "simulate" in capsys.readouterr().out
 
 
