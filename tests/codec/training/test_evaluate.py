@@ -122,7 +122,8 @@ def test_a_plan_takes_the_best_there_is_for_each_frame(clip: Pcm) -> None:
 def lag(sent: Pcm, heard: Pcm) -> int:
     """Samples by which `heard` comes later."""
     spectrum = np.fft.rfft(heard, 2 * len(heard)) * np.conj(np.fft.rfft(sent, 2 * len(sent)))
-    peak = int(np.argmax(np.fft.irfft(spectrum)))
+    # whitened, or a vowel would be as much like itself a pitch period later
+    peak = int(np.argmax(np.fft.irfft(spectrum / (np.abs(spectrum) + 1))))
     return peak if peak < len(sent) else peak - 2 * len(sent)
 
 
