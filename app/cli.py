@@ -10,6 +10,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +20,8 @@ from app.report import installed_version
 from jitterbuffer.latency import Latency
 
 OK, FAILED, BAD_USAGE = 0, 1, 2
+
+DEFAULTS = CallOptions()
 
 IDEAL = "ideal"
 """The buffer of a simulation in which no packet comes too late."""
@@ -209,13 +212,13 @@ def _add_call_options(parser: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--seed",
         type=int,
-        default=1,
+        default=DEFAULTS.seed,
         help="of the impairment: the same seed, the same losses (default: %(default)d)",
     )
     network.add_argument(
         "--timeout",
         type=float,
-        default=10.0,
+        default=DEFAULTS.timeout,
         metavar="S",
         help="give up after so many seconds without the peer, 1-3600 (default: %(default)g)",
     )
@@ -255,14 +258,14 @@ def _add_coding_options(parser: argparse.ArgumentParser, *, simulated: bool = Fa
     coding.add_argument(
         "--bitrate",
         type=int,
-        default=24_000,
+        default=DEFAULTS.bitrate,
         metavar="BPS",
         help="of Opus, 6000-510000 bits/s (default: %(default)d); lower it on a narrow link",
     )
     coding.add_argument(
         "--complexity",
         type=int,
-        default=9,
+        default=DEFAULTS.complexity,
         metavar="N",
         help="of the Opus encoder, 0-10 (default: %(default)d); lower it on a slow machine",
     )
@@ -270,7 +273,7 @@ def _add_coding_options(parser: argparse.ArgumentParser, *, simulated: bool = Fa
         "--recovery",
         type=Recovery,
         choices=list(Recovery),
-        default=Recovery.LBRR_DRED,
+        default=DEFAULTS.recovery,
         help="what lost frames are rebuilt from, neural concealment filling the rest "
         "(default: %(default)s); plc: nothing; opus-plc: nothing, and libopus conceals",
     )
@@ -283,7 +286,7 @@ def _add_coding_options(parser: argparse.ArgumentParser, *, simulated: bool = Fa
     coding.add_argument(
         "--red-copies",
         type=int,
-        default=1,
+        default=DEFAULTS.red_copies,
         metavar="N",
         help="with --recovery red, packets that repeat each one, 1-2 (default: %(default)s)",
     )
@@ -304,7 +307,7 @@ def _add_coding_options(parser: argparse.ArgumentParser, *, simulated: bool = Fa
         "--latency",
         type=Latency,
         choices=list(Latency),
-        default=Latency.BALANCED,
+        default=DEFAULTS.latency,
         help="what an adaptive buffer waits to have one frame in a hundred more: low 15, balanced "
         "35, robust 150 ms (default: %(default)s); low for quick answers, robust to miss nothing",
     )
@@ -361,7 +364,10 @@ def _add_simulate_options(parser: argparse.ArgumentParser) -> None:
         help="let the sender's sound card run so much faster, in parts per million",
     )
     network.add_argument(
-        "--seed", type=int, default=1, help="of every random draw (default: %(default)d)"
+        "--seed",
+        type=int,
+        default=DEFAULTS.seed,
+        help="of every random draw (default: %(default)d)",
     )
 
     output = parser.add_argument_group("output")
@@ -453,13 +459,34 @@ def _add_evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress, no table")
 
 
-def _options(parsed: argparse.Namespace) -> CallOptions:
+def _impairment(netem: str | None, trace: Path | None) -> Impairment:
     from app.netem import parse_netem
 
-    def impairment(netem: str | None, trace: Path | None) -> Impairment:
-        return Impairment(parse_netem(netem) if netem is not None else None, trace)
+    return Impairment(parse_netem(netem) if netem is not None else None, trace)
 
+
+def _coding_options(parsed: argparse.Namespace, buffer_ms: float | None) -> CallOptions:
+    """What calls, real or simulated, have in common."""
     return CallOptions(
+        bitrate=parsed.bitrate,
+        complexity=parsed.complexity,
+        expected_loss=parsed.expected_loss,
+        recovery=parsed.recovery,
+        dred_ms=parsed.dred_ms,
+        red_copies=parsed.red_copies,
+        buffer_ms=buffer_ms,
+        latency=parsed.latency,
+        min_delay_ms=parsed.min_delay,
+        max_delay_ms=parsed.max_delay,
+        outbound=_impairment(parsed.netem, parsed.loss_trace),
+        seed=parsed.seed,
+        libopus=parsed.libopus,
+    )
+
+
+def _options(parsed: argparse.Namespace) -> CallOptions:
+    return replace(
+        _coding_options(parsed, parse_buffer(parsed.buffer)),
         source=parsed.source,
         loop=parsed.loop,
         sink=parsed.sink,
@@ -468,23 +495,10 @@ def _options(parsed: argparse.Namespace) -> CallOptions:
         pcap=parsed.pcap,
         record_arrivals=parsed.record_arrivals,
         timeline=parsed.timeline,
-        bitrate=parsed.bitrate,
-        complexity=parsed.complexity,
-        expected_loss=parsed.expected_loss,
-        recovery=parsed.recovery,
-        dred_ms=parsed.dred_ms,
-        red_copies=parsed.red_copies,
-        buffer_ms=parse_buffer(parsed.buffer),
-        latency=parsed.latency,
-        min_delay_ms=parsed.min_delay,
-        max_delay_ms=parsed.max_delay,
-        outbound=impairment(parsed.netem, parsed.loss_trace),
-        inbound=impairment(parsed.netem_in, parsed.loss_trace_in),
-        seed=parsed.seed,
+        inbound=_impairment(parsed.netem_in, parsed.loss_trace_in),
         probe=parsed.probe,
         duration=parsed.duration,
         timeout=parsed.timeout,
-        libopus=parsed.libopus,
     )
 
 
@@ -514,28 +528,11 @@ def _call(parsed: argparse.Namespace) -> int:
 
 def _simulate(parsed: argparse.Namespace) -> int:
     from app.arrivals import load_arrivals
-    from app.netem import parse_netem
     from app.simulate import SimulateOutputs, run_simulate
     from app.simulation import SimulationOptions
 
     ideal = parsed.buffer == IDEAL
-    call = CallOptions(
-        bitrate=parsed.bitrate,
-        complexity=parsed.complexity,
-        expected_loss=parsed.expected_loss,
-        recovery=parsed.recovery,
-        dred_ms=parsed.dred_ms,
-        red_copies=parsed.red_copies,
-        buffer_ms=parse_buffer("fixed:0" if ideal else parsed.buffer),
-        latency=parsed.latency,
-        min_delay_ms=parsed.min_delay,
-        max_delay_ms=parsed.max_delay,
-        outbound=Impairment(
-            parse_netem(parsed.netem) if parsed.netem is not None else None, parsed.loss_trace
-        ),
-        seed=parsed.seed,
-        libopus=parsed.libopus,
-    )
+    call = _coding_options(parsed, parse_buffer("fixed:0" if ideal else parsed.buffer))
     arrivals = load_arrivals(parsed.trace_arrivals) if parsed.trace_arrivals else None
     return run_simulate(
         parsed.input,

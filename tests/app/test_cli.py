@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import BAD_USAGE, FAILED, OK, main, parse_peer
-from app.options import UsageError
+from app.cli import BAD_USAGE, FAILED, OK, _coding_options, _options, _parser, main, parse_peer
+from app.options import CallOptions, UsageError
 from tests.app.calls import LOOPBACK, MAN, PATIENCE, ROOT
 
 CALL = ("call", f"{LOOPBACK}:1", "--source", "tone", "--sink", "null")
@@ -40,6 +40,13 @@ def complaint(
     assert len(lines) == 1, lines
     assert lines[0].startswith("dredcall: ")
     return lines[0]
+
+
+def test_what_is_not_said_is_as_the_options_have_it() -> None:
+    parsed = _parser().parse_args(["call", "somewhere"])
+    assert _options(parsed) == CallOptions()
+    parsed = _parser().parse_args(["simulate", "in.wav", "out.wav"])
+    assert _coding_options(parsed, None) == CallOptions()
 
 
 @pytest.mark.parametrize(
