@@ -16,14 +16,12 @@ import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
-from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
 
 from app.net.rtp import RtpReceived, sequence_difference, timestamp_difference
 from app.net.session import is_rtcp
-from app.netem import Delivery
+from app.netem import Delivery, InTransit
 from app.options import UsageError
 from codec import FRAME_SECONDS, RTP_CLOCK
 
@@ -208,7 +206,7 @@ def _parse_line(text: str, place: str) -> _Line:
     return _Line(float(words[0]), values[0], values[1])
 
 
-class ArrivalReplay:
+class ArrivalReplay(InTransit):
     """A link by which packet k of the media takes as long as the trace says.
 
     The fastest takes no time at all: what all have in common a recording does not tell. RTCP is not
@@ -216,10 +214,9 @@ class ArrivalReplay:
     """
 
     def __init__(self, trace: ArrivalTrace) -> None:
+        super().__init__()
         self._trace = trace
         self._media = 0
-        self._order = count()
-        self._heap: list[tuple[float, int, Delivery]] = []
 
     def push(self, data: bytes, now: float) -> None:
         """A packet is sent at `now`."""
@@ -228,19 +225,7 @@ class ArrivalReplay:
             transits = self._trace[self._media]
             self._media += 1
         for transit in transits:
-            delivery = Delivery(now + transit, data)
-            heappush(self._heap, (delivery.at, next(self._order), delivery))
-
-    def pop_due(self, now: float) -> list[Delivery]:
-        """What has arrived by `now`, in order of arrival."""
-        due = []
-        while self._heap and self._heap[0][0] <= now:
-            due.append(heappop(self._heap)[2])
-        return due
-
-    def next_due(self) -> float | None:
-        """The instant at which the next packet arrives; None when nothing is on its way."""
-        return self._heap[0][0] if self._heap else None
+            self.put(Delivery(now + transit, data))
 
 
 def frozen_network(seconds: float, *, packets: int, at: int) -> ArrivalTrace:

@@ -3,12 +3,13 @@
 from app.netem.distributions import derive_seed
 from app.netem.grammar import parse_netem
 from app.netem.model import Delivery, Netem, NetemCounters
-from app.netem.queue import NetemQueue
+from app.netem.queue import InTransit, NetemQueue
 from app.netem.spec import NetemError, NetemSpec
 from app.netem.trace import LossTrace, load_loss_trace, parse_loss_trace
 
 __all__ = [
     "Delivery",
+    "InTransit",
     "LossTrace",
     "Netem",
     "NetemCounters",
