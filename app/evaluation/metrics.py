@@ -7,7 +7,7 @@ every time, so that equal sound has equal figures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,10 @@ import numpy.typing as npt
 
 from app.options import UsageError
 from codec import FRAME, SAMPLE_RATE
+from codec.training.metrics import LOADERS, NAMES, Measure, Pcm, Signal, near_losses
 
-Pcm = npt.NDArray[np.int16]
-Signal = npt.NDArray[np.float32]
-Measure = Callable[[Signal, Signal], float]
-
-NAMES = ("plcmos", "dnsmos", "pesq", "stoi", "estoi")
 DEFAULT = ("plcmos", "dnsmos", "pesq", "estoi")
 
-NEAR = 16
-"""Frames before and after a lost one that count as near it: 320 ms, less than STOI's own window
-would blur anyway."""
 LEAST_NEAR = 25
 """Frames near losses that extended STOI can be taken of."""
 
@@ -110,37 +103,7 @@ def _dnsmos() -> Measure:
     return lambda _, heard: float(measure(heard, SAMPLE_RATE, False)["ovrl_mos"])
 
 
-def _pesq() -> Measure:
-    import pesq
-
-    def measure(sent: Signal, heard: Signal) -> float:
-        try:
-            return float(pesq.pesq(SAMPLE_RATE, sent, heard, "wb"))
-        except pesq.PesqError:  # it finds no utterance
-            return float("nan")
-
-    return measure
-
-
-def _stoi(extended: bool) -> Measure:
-    from pystoi import stoi
-
-    return lambda sent, heard: float(stoi(sent, heard, SAMPLE_RATE, extended=extended))
-
-
-_LOADERS: dict[str, Callable[[], Measure]] = {
-    "plcmos": _plcmos,
-    "dnsmos": _dnsmos,
-    "pesq": _pesq,
-    "stoi": lambda: _stoi(False),
-    "estoi": lambda: _stoi(True),
-}
-
-
-def near_losses(lost: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """bool [320 n]: which samples lie within `NEAR` frames of one that bool [n] calls lost."""
-    near = np.convolve(lost, np.ones(2 * NEAR + 1), "same")[: len(lost)] > 0
-    return np.repeat(near, FRAME)
+_LOADERS = LOADERS | {"plcmos": _plcmos, "dnsmos": _dnsmos}
 
 
 def estoi_near_losses(sent: Pcm, heard: Pcm, lost: npt.NDArray[np.bool_], lag: int) -> float:

@@ -37,6 +37,7 @@ _SOURCES = (
     "codec/*.py",
     "codec/models/*.npz",
     "codec/models/*.onnx",
+    "codec/training/metrics.py",
     "codec_ext/*.so",
     "codec_ext/*.pyd",
     "jitterbuffer/*.py",

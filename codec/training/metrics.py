@@ -49,7 +49,7 @@ class Metrics:
 
 def _load(name: str) -> Measure:
     try:
-        return _LOADERS[name]()
+        return LOADERS[name]()
     except ImportError as error:
         raise MetricsError(
             f"{name} needs {error.name or error}: pip install 'dredcall[eval]'"
@@ -86,13 +86,14 @@ def _stoi(extended: bool) -> Measure:
     return lambda sent, heard: float(stoi(sent, heard, SAMPLE_RATE, extended=extended))
 
 
-_LOADERS: dict[str, Callable[[], Measure]] = {
+LOADERS: dict[str, Callable[[], Measure]] = {
     "plcmos": _plcmos,
     "dnsmos": _dnsmos,
     "pesq": _pesq,
     "stoi": lambda: _stoi(False),
     "estoi": lambda: _stoi(True),
 }
+"""Each raises ImportError if its package is missing."""
 
 
 def near_losses(lost: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

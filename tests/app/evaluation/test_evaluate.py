@@ -22,13 +22,14 @@ from app.evaluation.cell import Cell, Clip, frame_letters, lost_frames, measure
 from app.evaluation.conditions import CONDITIONS, IDEAL, Condition, parse_conditions
 from app.evaluation.evaluate import EvaluationResult, evaluate
 from app.evaluation.listening import opus_uri
-from app.evaluation.metrics import NAMES, Metrics, estoi_near_losses
+from app.evaluation.metrics import Metrics, estoi_near_losses
 from app.evaluation.networks import Network, Networks, lookahead
 from app.evaluation.peers import Peer, read_peer
 from app.evaluation.run import Evaluation, run_cells
 from app.evaluation.summary import csv_text
 from app.evaluation.words import word_error_rate
 from codec import FRAME, SAMPLE_RATE
+from codec.training.metrics import NAMES
 from tests.app.calls import MAN, WOMAN
 
 pytest.importorskip("joblib")
