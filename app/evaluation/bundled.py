@@ -1,4 +1,4 @@
-"""What is evaluated when nothing is named: two minutes of work on speech of the package."""
+"""What is evaluated when nothing is named: some minutes of work on speech of the package."""
 
 from __future__ import annotations
 
