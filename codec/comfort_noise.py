@@ -78,9 +78,8 @@ class ComfortNoise:
         """
         cepstra = features[:, :NUM_BANDS].astype(np.float64)
         cepstra[:, 0] += 4
-        for bands in cepstra @ _BANDS:
-            if bands.max() < SILENT:
-                continue
+        levels = cepstra @ _BANDS
+        for bands in levels[levels.max(axis=1) >= SILENT]:
             if self._smooth is None:
                 self._smooth = bands
             self._smooth = self._smooth + SMOOTHING * (bands - self._smooth)

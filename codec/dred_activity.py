@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,8 +25,9 @@ class ActivityDetector:
 
     def push(self, pcm: npt.NDArray[np.int16]) -> bool:
         """True if the next frame, int16 [320], is active."""
-        power = float(np.mean(pcm.astype(np.float32) ** 2)) / 32768**2
-        level = 10 * np.log10(power + 1e-12)
+        sound = pcm.astype(np.float32)
+        power = float(sound @ sound) / len(sound) / 32768**2
+        level = 10 * math.log10(power + 1e-12)
         self._noise = max(FLOOR_DBFS, min(level, self._noise + NOISE_RISE_DB))
         if level > self._noise + ABOVE_NOISE_DB:
             self._remaining = HANGOVER

@@ -33,6 +33,9 @@ UNIT = FRAME // STEP_UNITS
 TOGETHER = 16
 """Steps that the encoder makes in one run while nobody asks for a payload: they cost twice as much
 as one."""
+REST = 2 * MAX_LATENTS + 8
+"""Frames without a payload asked for, 1.2 s, after which frames are kept but not looked at. A
+payload can speak of no more than the last of them; they take 5 ms once somebody asks again."""
 SKIPPABLE = 50
 """Steps of trailing silence that are skipped before there is nothing left to say."""
 HEADER_BITS = 24
@@ -82,6 +85,10 @@ class DredEncoder:
         self._levels = np.array([[h.level(i) for i in range(MAX_LATENTS)] for h in headers])
         self._extractor = FeatureExtractor()
         self._activity = ActivityDetector()
+        self._unasked = 0
+        """Frames since a payload was asked for."""
+        self._kept: deque[tuple[npt.NDArray[np.int16], bool]] = deque(maxlen=REST)
+        """Frames that came at rest, and whether there is speech in them."""
         self._pairs = np.zeros((1 + TOGETHER, 2 * NUM_FEATURES), np.float32)
         """The last pair that was encoded, then those that are not yet."""
         self._pending: list[bool] = []
@@ -93,9 +100,12 @@ class DredEncoder:
         """The next 20 ms, int16 [320]. Raises ValueError for another length."""
         if len(pcm) != FRAME:
             raise ValueError(f"{len(pcm)} samples, not {FRAME}")
-        self.push_features(
-            self._extractor.process(np.ascontiguousarray(pcm)), active=self._activity.push(pcm)
-        )
+        active = self._activity.push(pcm)
+        self._unasked += 1
+        if self._unasked > REST:
+            self._kept.append((pcm.copy(), active))
+        else:
+            self.push_features(self._extractor.process(np.ascontiguousarray(pcm)), active=active)
 
     def push_features(self, features: Array, *, active: bool = True) -> None:
         """The next 20 ms as its two feature vectors, float32 [2, 20]; instead of `push`."""
@@ -105,6 +115,25 @@ class DredEncoder:
         self._pairs[len(self._pending)] = features.reshape(-1)
         if len(self._pending) == TOGETHER:
             self._encode()
+
+    def _wake(self) -> None:
+        """Looks at what came at rest."""
+        self._unasked = 0
+        if not self._kept:
+            return
+        if len(self._kept) == REST:  # there may be a gap before them, and nothing older is needed
+            self._extractor.reset()
+            self._state = self._model.encoder_state()
+            self._pairs[0] = 0
+            self._pending.clear()
+            self._steps.clear()
+        frames, active = zip(*self._kept, strict=True)
+        self._kept.clear()
+        features = self._extractor.process(np.concatenate(frames))
+        for pair, speaks in zip(
+            features.reshape(len(active), -1, NUM_FEATURES), active, strict=True
+        ):
+            self.push_features(pair, active=speaks)
 
     def _encode(self) -> None:
         count = len(self._pending)
@@ -121,6 +150,7 @@ class DredEncoder:
         It reaches back at most `max_ms` before that frame and takes at most `max_bytes`, header
         included, as fine as they allow. b"" when there is nothing to say (silence) or no room.
         """
+        self._wake()
         self._encode()
         steps = list(self._steps)[::-1]
         skipped = next((i for i, step in enumerate(steps[: SKIPPABLE + 1]) if step.active), None)

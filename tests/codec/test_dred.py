@@ -20,6 +20,7 @@ from codec.dred import (
     attach_dred,
     dred_kind,
 )
+from codec.dred_encoder import REST
 from codec.dred_model import DredModel, DredModelError
 from codec.dred_packet import EXPERIMENTAL_ID, PREFIX
 from codec.extensions import Extension, with_extensions
@@ -155,6 +156,28 @@ def test_silence_before_speech_is_left_out(woman: Pcm) -> None:
     dred = redundancy(frames)[-1]
     assert dred is not None
     assert dred.start > 960 * 57
+
+
+@pytest.mark.parametrize("rest", [1, 30, 61, 80])
+def test_an_encoder_that_rested_takes_up_where_it_is(woman: Pcm, rest: int) -> None:
+    truth = FeatureExtractor().process(woman.ravel())
+    awake, rested = DredEncoder(), DredEncoder()
+    awake_error, rested_error = [], []
+    for k, pcm in enumerate(woman[: REST + rest + 10]):
+        awake.push(pcm)
+        rested.push(pcm)
+        payloads = [awake.payload(max_ms=1000, max_bytes=80)]
+        if k < REST + rest:
+            continue
+        payloads.append(rested.payload(max_ms=1000, max_bytes=80))
+        always, now = (DredDecoder().parse(attach_dred(PACKET, p), 960 * k) for p in payloads)
+        assert always is not None and now is not None
+        assert (now.start, now.end) == (always.start, always.end)
+        first = 2 * (k - 45)
+        true = truth[first : first + 90, :PITCH]
+        for found, errors in ((always, awake_error), (now, rested_error)):
+            errors.append(root_mean_square(found.at(960 * (k - 45) - 240, 90)[0][:, :PITCH] - true))
+    assert np.mean(rested_error) < 1.03 * np.mean(awake_error)
 
 
 def test_decoding_goes_no_further_back_than_asked(woman: Pcm) -> None:
