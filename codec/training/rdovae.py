@@ -29,6 +29,10 @@ STEPS = 50
 """Encoder steps per update: 1 s, which two interleaved runs of 25 latents cover exactly once."""
 SLOPES = (0, 2, 3, 4, 6, 8, 12, 16)
 """Level steps per 16 latents that a DRED header can name."""
+LEVELS_IN_USE = (4, 10)
+"""Range of q0 (its end left out) that calls choose with the bits they are given."""
+SLOPE_IN_USE = 5
+"""dQ of calls: the default of `DredEncoder`."""
 CHECKPOINT = "checkpoint.pt"
 HARD_RATE_WEIGHT = 0.1
 STATE_RATE_STEPS = 2000
@@ -92,10 +96,13 @@ def runs(short: bool) -> list[list[int]]:
 
 
 def draw_levels(batch: int, length: int) -> Tensor:
-    """Levels [length, batch] of payloads with random q0 and slope."""
+    """Levels [length, batch] of payloads: half of them as calls use them, half at random."""
     newest = torch.randint(0, LEVELS, (batch,))
     slope = torch.tensor(SLOPES)[torch.randint(0, len(SLOPES), (batch,))]
     slope = slope * (torch.rand(batch) < 0.5)
+    in_use = torch.rand(batch) < 0.5
+    newest = torch.where(in_use, torch.randint(*LEVELS_IN_USE, (batch,)), newest)
+    slope = torch.where(in_use, SLOPES[SLOPE_IN_USE], slope)
     index = torch.arange(length)[:, None]
     level: Tensor = (newest + (slope * index + 8) // 16).clamp(max=LEVELS - 1)
     return level
