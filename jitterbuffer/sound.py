@@ -54,21 +54,28 @@ class Sound:
         self._appended = 0
         self._begun = -1
         self._last = -1
+        self._is_one_frame = False
+        """Whether the queue is one frame as it was decoded, as nearly always."""
 
     def __len__(self) -> int:
         """Samples."""
         return len(self.pcm)
 
     def append(self, pcm: PcmFrame, plan: FramePlan, source: FrameSource) -> None:
-        first = self._appended * FRAME
+        origin = np.arange(self._appended * FRAME, (self._appended + 1) * FRAME)
         self._frames[self._appended] = plan, source
         self._appended += 1
-        self.pcm = np.concatenate([self.pcm, pcm])
-        self._origin = np.concatenate([self._origin, np.arange(first, first + FRAME)])
+        self._is_one_frame = not len(self.pcm)
+        if self._is_one_frame:
+            self.pcm, self._origin = pcm, origin
+        else:
+            self.pcm = np.concatenate([self.pcm, pcm])
+            self._origin = np.concatenate([self._origin, origin])
 
     def stretch(self, stretched: Stretched) -> int:
         """Puts stretched sound in place of what there is; by how many samples it is longer."""
         longer = len(stretched.pcm) - len(self.pcm)
+        self._is_one_frame = False
         self._origin = np.where(
             stretched.origin < 0,
             self._origin[0] + stretched.origin,
@@ -83,17 +90,15 @@ class Sound:
         pcm, origin = self.pcm[:FRAME], self._origin[:FRAME]
         self.pcm, self._origin = self.pcm[FRAME:], self._origin[FRAME:]
         self.heard = pcm[-MAX_PERIOD:]
-        jumps = np.diff(origin, prepend=self._last) != 1
-        starts = np.flatnonzero(jumps | (origin % FRAME == 0))
-        if not len(starts) or starts[0] != 0:
-            starts = np.concatenate([[0], starts])
-        ends = np.append(starts[1:], FRAME)
+        starts = [0]
+        if not self._is_one_frame:
+            breaks = (origin[1:] != origin[:-1] + 1) | (origin[1:] % FRAME == 0)
+            starts += (1 + np.flatnonzero(breaks)).tolist()
         parts = tuple(
-            self._part(
-                int(at), int(end), int(origin[at]), int(origin[at - 1]) if at else self._last
-            )
-            for at, end in zip(starts, ends, strict=True)
+            self._part(at, end, int(origin[at]), int(origin[at - 1]) if at else self._last)
+            for at, end in zip(starts, [*starts[1:], FRAME], strict=True)
         )
+        self._is_one_frame = False
         self._last = int(origin[-1])
         oldest = min(self._last, self._begun * FRAME) // FRAME - 1
         for number in [number for number in self._frames if number < oldest]:

@@ -171,7 +171,8 @@ def test_an_encoder_that_rested_takes_up_where_it_is(woman: Pcm, rest: int) -> N
             continue
         payloads.append(rested.payload(max_ms=1000, max_bytes=80))
         always, now = (DredDecoder().parse(attach_dred(PACKET, p), 960 * k) for p in payloads)
-        assert always is not None and now is not None
+        assert always is not None
+        assert now is not None
         assert (now.start, now.end) == (always.start, always.end)
         first = 2 * (k - 45)
         true = truth[first : first + 90, :PITCH]
