@@ -26,6 +26,10 @@ LEAST_NEAR = 25
 
 SEED = 0
 
+DNSMOS_WINDOW = round(9.01 * SAMPLE_RATE)
+"""Samples. Shorter sound is repeated to fill one window; left to itself, the package doubles it
+until it has one or more, and hears a sound of 4 s seven times over."""
+
 
 class MetricsError(UsageError):
     """A measure's package is missing; the text names it and says how to get it."""
@@ -100,7 +104,12 @@ def _dnsmos() -> Measure:
             return np.zeros((1, 1), np.float32)
 
     measure = Overall()
-    return lambda _, heard: float(measure(heard, SAMPLE_RATE, False)["ovrl_mos"])
+
+    def overall(_: Signal, heard: Signal) -> float:
+        whole = heard if len(heard) >= DNSMOS_WINDOW else np.resize(heard, DNSMOS_WINDOW)
+        return float(measure(whole, SAMPLE_RATE, False)["ovrl_mos"])
+
+    return overall
 
 
 _LOADERS = LOADERS | {"plcmos": _plcmos, "dnsmos": _dnsmos}

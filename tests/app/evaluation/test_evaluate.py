@@ -22,7 +22,7 @@ from app.evaluation.cell import Cell, Clip, frame_letters, lost_frames, measure
 from app.evaluation.conditions import CONDITIONS, IDEAL, Condition, parse_conditions
 from app.evaluation.evaluate import EvaluationResult, evaluate
 from app.evaluation.listening import opus_uri
-from app.evaluation.metrics import Metrics, estoi_near_losses
+from app.evaluation.metrics import DNSMOS_WINDOW, Metrics, estoi_near_losses
 from app.evaluation.networks import Network, Networks, lookahead
 from app.evaluation.peers import Peer, read_peer
 from app.evaluation.run import Evaluation, run_cells
@@ -115,6 +115,15 @@ def test_measures_are_the_same_every_time_and_fall_with_the_damage() -> None:
     near = estoi_near_losses(clip, damaged, lost, 0)
     assert near <= broken["estoi"]
     assert np.isnan(estoi_near_losses(clip, damaged, np.zeros(len(lost), np.bool_), lookahead()))
+
+
+def test_dnsmos_hears_a_short_sound_in_one_window() -> None:
+    for package in ("speechmos", "librosa"):
+        pytest.importorskip(package)
+    clip = np.concatenate(list(file_frames(MAN)))[: 4 * SAMPLE_RATE]
+    filled = np.resize(clip, DNSMOS_WINDOW)
+    metrics = Metrics(["dnsmos"])
+    assert metrics(clip, clip) == metrics(filled, filled)
 
 
 class Page(HTMLParser):
