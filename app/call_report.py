@@ -94,6 +94,7 @@ def report(call: Call, end: CallEnd, *, side: str, peer: str, control: ControlTi
         peer=peer,
         codec=call.outbound.codec_name(),
         recovery=options.recovery,
+        buffer=options.buffer_text,
         duration=call.seconds,
         ended=str(end),
         seed=options.seed if options.outbound or options.inbound else None,

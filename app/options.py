@@ -142,6 +142,14 @@ class CallOptions:
         bounds = (self.min_delay_ms, self.max_delay_ms)
         return LatencyPolicy.of(self.latency, *(None if b is None else b / 1e3 for b in bounds))
 
+    @property
+    def buffer_text(self) -> str:
+        """The same in words."""
+        delay = self.target_delay
+        if isinstance(delay, float):
+            return f"{1e3 * delay:g} ms"
+        return f"{self.latency}, {1e3 * delay.min_delay:g} to {1e3 * delay.max_delay:g} ms"
+
 
 def parse_buffer(text: str) -> float | None:
     """`fixed:MS` -> ms, `adaptive` -> None. Raises UsageError on anything else."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 
 from app.audio.base import silent_frame
@@ -19,6 +19,9 @@ from codec import FRAME, RTP_CLOCK, SAMPLE_RATE
 from codec.frame import FrameSource, PcmFrame
 from codec.receiver import SpeechDecoder
 from jitterbuffer import JitterBuffer, PlayedPart, PlayoutReceiver
+
+KEPT_DELAYS = 10_000
+"""Markers heard, over two hours of them."""
 
 
 class Lead:
@@ -177,8 +180,8 @@ class MarkerProbe:
     def __init__(self, grid: MarkerGrid | None = None) -> None:
         self._grid = grid or MarkerGrid()
         self._detector = MarkerDetector()
-        self.delays: list[float] = []
-        """Seconds, in the order heard; one per interval of the call."""
+        self.delays: deque[float] = deque(maxlen=KEPT_DELAYS)
+        """Seconds, in the order heard: one per interval, of a long call the last."""
 
     def listen(
         self, pcm: PcmFrame, playout_at: float, timestamp: int, captured: ClockEstimate

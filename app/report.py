@@ -169,6 +169,8 @@ class CallReport:
     peer: str | None = None
     codec: str | None = None
     recovery: str | None = None
+    buffer: str | None = None
+    """The jitter buffer's delay, or how it chooses one."""
     duration: float = 0.0
     """Seconds."""
     ended: str | None = None
@@ -198,6 +200,7 @@ class CallReport:
                 "peer": self.peer,
                 "codec": self.codec,
                 "recovery": self.recovery,
+                "buffer": self.buffer,
                 "duration_s": self.duration,
                 "ended": self.ended,
                 "seed": self.seed,
@@ -255,14 +258,6 @@ class CallReport:
         }
 
 
-def combined_json(reports: Sequence[CallReport], indent: int | None = None) -> str:
-    """Several sides as one JSON object: each side's report under its name."""
-    sides = {report.side: report.as_dict() for report in reports}
-    if len(sides) != len(reports):
-        raise ValueError("two reports of one side cannot share a JSON object")
-    return json.dumps(sides, indent=indent, ensure_ascii=False, allow_nan=False)
-
-
 def summary_table(reports: Sequence[CallReport], title: str | None = None) -> Table:
     """One column per side; rows that no side has anything to say about are left out."""
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
@@ -299,6 +294,7 @@ def _table_rows(report: CallReport) -> dict[str, dict[str, str | None]]:
             "ended": report.ended,
             "codec": report.codec,
             "recovery": report.recovery,
+            "jitter buffer": report.buffer,
             "impairment": ", ".join(filter(None, (report.netem, report.loss_trace))) or None,
             "seed": None if report.seed is None else str(report.seed),
         },

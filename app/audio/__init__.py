@@ -10,7 +10,7 @@ from app.audio.base import (
     Render,
 )
 from app.audio.devices import Device, list_devices
-from app.audio.recording import Recorder, tee
+from app.audio.recording import Recorder
 from app.audio.sink import NullSink
 from app.audio.source import FileSource, PacedSource, SilenceSource, ToneSource
 from app.audio.specs import SINK_SYNTAX, SOURCE_SYNTAX, parse_sink, parse_source
@@ -35,5 +35,4 @@ __all__ = [
     "list_devices",
     "parse_sink",
     "parse_source",
-    "tee",
 ]

@@ -15,7 +15,7 @@ import av
 import numpy as np
 from av.audio.stream import AudioStream
 
-from app.audio.base import AudioError, Render
+from app.audio.base import AudioError
 from codec import SAMPLE_RATE
 from codec.frame import PcmFrame
 
@@ -176,14 +176,3 @@ class Recorder:
             if now - flushed >= FLUSH_SECONDS:
                 self._writer.flush()
                 flushed = now
-
-
-def tee(render: Render, recorder: Recorder) -> Render:
-    """`render`, with every frame recorded on its way to the ear."""
-
-    def render_and_record(playout_at: float) -> PcmFrame:
-        pcm = render(playout_at)
-        recorder.write(pcm)
-        return pcm
-
-    return render_and_record

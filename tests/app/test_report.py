@@ -23,7 +23,6 @@ from app.report import (
     OutboundStats,
     ProcessReport,
     RemoteStats,
-    combined_json,
     summary_table,
 )
 from codec.frame import FrameSource
@@ -93,6 +92,7 @@ def full_report() -> CallReport:
         peer="192.0.2.7:5004",
         codec="Opus 16 kHz",
         recovery="lbrr+dred",
+        buffer="balanced, 30 to 400 ms",
         duration=12.34,
         ended="duration reached",
         seed=7,
@@ -193,15 +193,6 @@ def test_a_side_that_sent_nothing_reports_the_bitrate_it_received() -> None:
 def test_infinite_figures_become_null_rather_than_broken_json() -> None:
     report = replace(full_report(), duration=math.inf)
     assert json.loads(report.to_json())["duration_s"] is None
-
-
-def test_both_sides_of_a_call_share_one_json_object() -> None:
-    other = replace(full_report(), side="listen", seed=8)
-    both = json.loads(combined_json([full_report(), other]))
-    assert both["call"]["seed"] == 7
-    assert both["listen"]["seed"] == 8
-    with pytest.raises(ValueError, match="one side"):
-        combined_json([other, other])
 
 
 def test_the_table_tells_losses_recovery_delay_and_deadlines() -> None:

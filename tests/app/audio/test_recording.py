@@ -14,7 +14,7 @@ import pytest
 from app.audio import recording
 from app.audio.base import AudioError
 from app.audio.file import file_frames
-from app.audio.recording import QUEUED_FRAMES, Recorder, WavWriter, tee
+from app.audio.recording import QUEUED_FRAMES, Recorder, WavWriter
 from tests.app.audio.clips import dominant, sine
 
 ROOT = Path(__file__).parents[3]
@@ -74,22 +74,6 @@ def test_writing_after_close_and_closing_twice_are_harmless(tmp_path: Path) -> N
     recorder = record(tmp_path / "call.wav", sine(500, 0.1))
     recorder.write(np.zeros(320, np.int16))
     recorder.close()
-
-
-def test_the_tee_records_what_is_heard(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path / "call.wav")
-    asked: list[float] = []
-    frame = sine(500, 0.02)
-
-    def render(playout_at: float) -> np.ndarray:
-        asked.append(playout_at)
-        return frame
-
-    heard = tee(render, recorder)
-    assert heard(3.5) is frame
-    recorder.close()
-    assert asked == [3.5]
-    np.testing.assert_array_equal(np.concatenate(list(file_frames(recorder.path))), frame)
 
 
 def test_a_disk_that_stands_still_costs_frames_and_not_time(
