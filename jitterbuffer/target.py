@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 
 import numpy as np
@@ -20,6 +21,15 @@ PRIOR = 250
 start nor a stall soon after it decides alone."""
 FALL = 0.020
 """Seconds per second by which the target comes down; it goes up at once."""
+NEAR = 0.100
+"""Seconds above what is wanted, from which on it comes down faster: `FALL_BEYOND` per second of
+what lies beyond."""
+FALL_BEYOND = 0.5
+AT_ONCE = 0.005
+"""Seconds between packets that were kept back together."""
+STALL = 10
+"""Packets of those that count, 200 ms. A stall is one event, however many packets it kept back; no
+bearable delay would bridge a longer one, and to hear the end of it is worth little."""
 WINDOW = 64
 """Frames that a packet may still say something about: more than DRED reaches back."""
 
@@ -49,6 +59,9 @@ class TargetDelay:
         self._value: OrderedDict[int, float] = OrderedDict()
         """By sequence number, the best that could be made of recent frames so far."""
         self._highest: int | None = None
+        self._arrival = -math.inf
+        self._at_once = 0
+        """Packets that came at once with the last."""
         self._reference: float | None = None
         self._seconds = policy.min_delay
 
@@ -61,6 +74,7 @@ class TargetDelay:
         """Another source follows, over the same network."""
         self._value.clear()
         self._highest = self._reference = None
+        self._arrival = -math.inf
 
     def arrived(
         self, sequence: int, relative: float, reference: float, *, lbrr: bool, dred_frames: int
@@ -73,6 +87,9 @@ class TargetDelay:
         self._refer(reference)
         delay = relative - reference
         new = self._advance(sequence)
+        if self._is_stalled(relative + sequence * FRAME_SECONDS):
+            self._value[sequence] = VALUE[FrameSource.PACKET]
+            lbrr, dred_frames = False, 0
         self._credit(sequence, delay, FrameSource.PACKET)
         if lbrr:
             self._credit(sequence - 1, delay + FRAME_SECONDS, FrameSource.LBRR)
@@ -86,6 +103,20 @@ class TargetDelay:
     def copy_arrived(self, sequence: int, delay: float) -> None:
         """A copy of this packet has come, so much later than the fastest packets would have."""
         self._credit(sequence, delay, FrameSource.RED)
+
+    def comes_late(self, wait: float) -> bool:
+        """Whether, of what is not there at the target delay, most comes within so many seconds."""
+        at, by = (
+            float(self._histogram[: round(delay / BUCKET)].sum())
+            for delay in (self._seconds, self._seconds + wait)
+        )
+        return by - at > 0.5 * max(1.0, self._frames - at)
+
+    def _is_stalled(self, arrival: float) -> bool:
+        """Whether so many packets came right before this one that it says nothing new."""
+        self._at_once = self._at_once + 1 if arrival - self._arrival < AT_ONCE else 0
+        self._arrival = arrival
+        return self._at_once >= STALL
 
     def _refer(self, reference: float) -> None:
         """Where even the fastest have become slower, what was slow is no longer."""
@@ -129,6 +160,6 @@ class TargetDelay:
     def _choose(self, new: int) -> None:
         heard = 100 / self._frames * np.cumsum(self._histogram)
         best = float(self._edges[int(np.argmax(heard * self._policy.worth - self._edges))])
-        lowest = self._seconds - FALL * FRAME_SECONDS * new
-        wanted = max(best, lowest)
+        fall = FALL + FALL_BEYOND * max(0.0, self._seconds - best - NEAR)
+        wanted = max(best, self._seconds - fall * FRAME_SECONDS * new)
         self._seconds = min(max(wanted, self._policy.min_delay), self._policy.max_delay)

@@ -99,6 +99,34 @@ def test_a_stall_of_two_seconds_raises_nothing() -> None:
         assert network.target.seconds <= 0.05
 
 
+def test_a_stall_is_one_event_even_where_nothing_is_to_be_missed() -> None:
+    network = Network(Latency.ROBUST)
+    network.send(300)
+    for back in range(100, 0, -1):
+        network.arrive(network.number, 0.02 * back)
+        network.number += 1
+        assert network.target.seconds <= 0.061
+    # the same delays, packet by packet, are a slow network
+    for back in range(100, 0, -1):
+        network.send(4)
+        network.arrive(network.number, 0.02 * back)
+        network.number += 1
+    assert network.target.seconds > 0.5
+
+
+def test_a_target_far_above_what_is_wanted_comes_down_within_seconds() -> None:
+    network = Network(Latency.ROBUST)
+    for _ in range(40):
+        network.send(9)
+        network.arrive(network.number, 0.9)
+        network.number += 1
+    assert network.target.seconds > 0.89
+    # the last of them count for 8 s
+    heights = [network.send(50) for _ in range(30)]
+    begin = next(second for second, height in enumerate(heights) if height < 890)
+    assert heights[min(begin + 5, 29)] < 250
+
+
 def test_packets_out_of_order_count_by_when_they_come() -> None:
     network = Network(dred=0, lbrr=False)
     for number in range(1000):
