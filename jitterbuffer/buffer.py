@@ -25,6 +25,10 @@ LONGEST_MAX_DELAY = 60.0
 """Seconds. Bounds the memory of a buffer to some 6000 packets."""
 SPARE_SLOTS = 10
 """Room for playout that lags behind its target by what is not yet corrected."""
+BEAT_SLACK = 0.15
+"""Frames of excess, 3 ms, that a beat of one's own choice may keep; where it lacks, a third."""
+LONGEST_SHIFT = 0.45
+"""Frames by which it is moved at a time: by half a frame, nearer and farther are the same."""
 CONCEAL_FRAMES = 50
 """Frames of concealment in a row, after which there is silence: 1 s."""
 
@@ -72,6 +76,9 @@ class JitterBuffer:
         """The slot after the last that was played: what lies between has been left out."""
         self._has_played = False
         self._excess: float | None = None
+        self._pulled_at = 0.0
+        self._least, self._most = math.inf, -math.inf
+        """Excess since the beat was looked at."""
         self._concealed_run = 0
 
     @property
@@ -166,6 +173,24 @@ class JitterBuffer:
             due = self._due(near)
         return near + (round(due) - due) * FRAME_SECONDS
 
+    def better_beat(self) -> float | None:
+        """An instant at which frames had better begin, or whole frames from it.
+
+        None if they lay at the target, at times at least, since this was last asked: what a hiccup
+        of the machine or of the network has left behind, a sink that may choose its beat takes out
+        without a trace.
+        """
+        with self._lock:
+            least, most = self._least, self._most
+            self._least, self._most = math.inf, -math.inf
+        if BEAT_SLACK < least < math.inf:
+            shift = -min(least, LONGEST_SHIFT)
+        elif -math.inf < most < -BEAT_SLACK / 3:
+            shift = min(-most, LONGEST_SHIFT)
+        else:
+            return None
+        return self._pulled_at + shift * FRAME_SECONDS
+
     @property
     def stats(self) -> JitterBufferStats:
         """A copy of the counters."""
@@ -202,10 +227,11 @@ class JitterBuffer:
             self._shed(1)
             excess -= 1.0
             decision = self._decide()
-        self._excess = excess
+        self._excess, self._pulled_at = excess, playout_at
+        self._least, self._most = min(self._least, excess), max(self._most, excess)
         slot = self._backlog.position
         waits = self._pace.waits(
-            decision, excess, is_open=self._backlog.is_open(), reach=self._intake.reached
+            decision, excess, is_open=self._backlog.is_open(), longest=self._longest_wait()
         )
         if waits:
             self._stats.inserted_samples_for_deceleration += FRAME
@@ -217,6 +243,16 @@ class JitterBuffer:
         left_out = 0 if self._expected is None else slot - self._expected
         self._expected = self._backlog.position
         return decision, slot, action, left_out
+
+    def _longest_wait(self) -> float:
+        """Frames: what is late comes after all, what is lost comes back in another packet.
+
+        Without redundancy, waiting for what is lost would bring nothing.
+        """
+        adaptive, hold = self._intake.adaptive, self._pace.hold
+        if hold and adaptive is not None and adaptive.comes_late(hold * FRAME_SECONDS):
+            return hold
+        return self._intake.reached
 
     @property
     def _concealment(self) -> FrameSource:

@@ -46,7 +46,7 @@ class Intake:
         self.reach = FIRST_REACH
         """Frames that DRED reaches back, by the packet that was read last."""
         self.reached = 0
-        """The same of the packet that came last: 0 without DRED."""
+        """Frames that the packet that came last reaches back: 1 with LBRR alone."""
         self.dry = 0
         """Frames that playout has made without a packet, in a row."""
         self.new_source = False
@@ -119,15 +119,16 @@ class Intake:
 
     def _follow(self, stream: Stream, location: Location, carries: Carried) -> None:
         """Lets the target delay follow the network."""
-        reaches = bool(carries.dred) and FrameSource.DRED in self._recovery
-        self.reached = self.reach if reaches else 0
+        lbrr = carries.lbrr and FrameSource.LBRR in self._recovery
+        dred = self.reach if carries.dred and FrameSource.DRED in self._recovery else 0
+        self.reached = max(int(lbrr), dred)
         if self.adaptive is not None:
             self.adaptive.arrived(
                 location.sequence,
                 location.relative,
                 stream.reference,
-                lbrr=carries.lbrr and FrameSource.LBRR in self._recovery,
-                dred_frames=self.reached,
+                lbrr=lbrr,
+                dred_frames=dred,
             )
 
     def _probe(self, packet: MediaPacket, arrival: float, carries: Carried) -> None:

@@ -15,7 +15,7 @@ class Latency(StrEnum):
     LOW = "low"
     """Quick answers: one packet in a hundred is worth 15 ms."""
     BALANCED = "balanced"
-    """One in a hundred is worth 35 ms: what is lost alone or in twos and threes is rebuilt."""
+    """One in a hundred is worth 40 ms: what is lost alone or in twos and threes is rebuilt."""
     ROBUST = "robust"
     """One in a hundred is worth 150 ms: long holes are waited for."""
 
@@ -28,8 +28,8 @@ class LatencyPolicy:
     """Delay that is given for one frame in a hundred."""
     hold: float
     """By how much playout may wait, beyond the target, for what follows an open hole. A hold is
-    taken back within a second, so it costs less than a target that is always so much higher; but
-    it stretches a pause in what is said, and the taking back is heard by some."""
+    taken back within a second, so it costs less delay than a target that is always so much higher,
+    and misses less; but it lengthens the hole by guesses, and the taking back is heard by some."""
     min_delay: float
     max_delay: float
 
@@ -61,6 +61,6 @@ class LatencyPolicy:
 _POLICIES = {
     # In 30 ms the packet after a lone loss is there, with its LBRR.
     Latency.LOW: LatencyPolicy(worth=0.015, hold=0.0, min_delay=0.020, max_delay=0.150),
-    Latency.BALANCED: LatencyPolicy(worth=0.035, hold=0.060, min_delay=0.030, max_delay=0.400),
+    Latency.BALANCED: LatencyPolicy(worth=0.040, hold=0.0, min_delay=0.030, max_delay=0.400),
     Latency.ROBUST: LatencyPolicy(worth=0.150, hold=0.160, min_delay=0.060, max_delay=1.000),
 }

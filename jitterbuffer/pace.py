@@ -7,8 +7,9 @@ from codec.frame import FrameSource, HoleAction
 from jitterbuffer.plan import Decision
 
 SKIP_AT_ONCE = 6.0
-"""Frames of excess delay, beyond what playout waits in holes, that are left out in one go: a
-stalled sink, a fast route after a slow."""
+"""Frames of excess delay that are left out in one go: a stalled sink, a fast route after a slow."""
+CATCHES_UP = 3.0
+"""Frames more that an adaptive buffer at least takes out bit by bit; more if it may wait longer."""
 INSERT_BELOW = -0.5
 """Frames of excess delay, below which a fixed buffer plays a hole once more: half way down from 0,
 so that the next frame left out is half a frame off."""
@@ -37,7 +38,11 @@ class Pace:
 
     def __init__(self, hold: float | None = None) -> None:
         """None: a fixed target, which no hole may exceed."""
-        self._hold = (hold or 0.0) / FRAME_SECONDS
+        self.hold = (hold or 0.0) / FRAME_SECONDS
+        """Frames."""
+        self._skip_from = SKIP_AT_ONCE
+        if hold is not None:
+            self._skip_from += max(self.hold, CATCHES_UP)
         self.raise_below = INSERT_BELOW if hold is None else RAISE_BELOW
         self._started = self._last_shed = 0.0
         self._concealed = 0
@@ -52,7 +57,7 @@ class Pace:
 
     def skips(self, excess: float) -> int:
         """Frames to leave out in one go."""
-        return int(excess) if excess >= self._hold + SKIP_AT_ONCE else 0
+        return int(excess) if excess >= self._skip_from else 0
 
     def leaves_out(
         self, decision: Decision, excess: float, instant: float, *, is_open: bool, stretched: bool
@@ -63,7 +68,7 @@ class Pace:
         """
         if decision.is_free:
             waiting = is_open and decision.source is FrameSource.PLC
-            return excess >= 1.0 - EARLY + (self._hold if waiting else 0.0)
+            return excess >= 1.0 - EARLY + (self.hold if waiting else 0.0)
         if stretched or instant - self._last_shed < SHED_INTERVAL:
             return False
         settling = instant - self._started < SETTLING
@@ -72,15 +77,14 @@ class Pace:
         self._last_shed = instant
         return True
 
-    def waits(self, decision: Decision, excess: float, *, is_open: bool, reach: int) -> bool:
+    def waits(self, decision: Decision, excess: float, *, is_open: bool, longest: float) -> bool:
         """Whether the frame keeps its place, and concealment or silence is played in addition.
 
-        `reach` is how many frames a packet is likely to bring back: where it is none, playout waits
-        for a packet that may only be late, and not long.
+        `longest`: frames by which waiting can pay, within what may be waited.
         """
         if decision.is_free and excess <= self.raise_below:
             return True
-        if not is_open or excess >= min(self._hold, max(1, reach)) - EARLY:
+        if not is_open or excess >= min(self.hold, longest) - EARLY:
             return False
         if decision.source is FrameSource.PLC:
             return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +34,8 @@ down lies more than the one frame that either moves."""
 CAUGHT_UP = 0.9
 """Frames to which it goes on, and from which on what was held in a hole is taken out again: one
 frame less is not yet too little."""
+LASTING = 500
+"""Frames of sound, 10 s, for which one frame of excess or more is left to pass by itself."""
 HURRY = 4.0
 """Frames from which on it is done at every chance: 80 ms."""
 PATIENCE = 3
@@ -80,6 +83,8 @@ class PlayoutReceiver:
         """Frames in a row that came as they were said."""
         self._since = 0
         """Frames since time was stretched."""
+        self._behind = 0
+        """Frames in a row for which playout lay a whole frame behind its target."""
         self._direction = 0
         """1 while catching up, -1 while slowing down."""
 
@@ -100,14 +105,18 @@ class PlayoutReceiver:
         return self._sound.take()
 
     def drain(self) -> PlayedBlock:
-        """What is still queued, with silence behind it; no more frames are asked for."""
+        """What is still queued, with silence behind it; no more frames are asked for.
+
+        The silence is none of the sender's frames: none begins with it.
+        """
         if len(self._sound) >= FRAME:
             return self._sound.take()
         silence = FramePlan(FrameSource.SILENCE, self._timestamp + FRAME_TICKS)
         self._sound.append(np.zeros(FRAME, np.int16), silence, silence.source)
         block = self._sound.take()
         self._sound.drop()
-        return block
+        parts = (replace(p, begins=p.begins and p.plan is not silence) for p in block.parts)
+        return PlayedBlock(block.pcm, tuple(parts))
 
     def _next_frame(self, playout_at: float) -> None:
         """Decodes the next frame, and a little ahead of what will be rebuilt after it."""
@@ -117,6 +126,8 @@ class PlayoutReceiver:
         self._timestamp = plan.timestamp
         self._sound.append(pcm, plan, source)
         self._since += 1
+        excess = self._buffer.excess
+        self._behind = self._behind + 1 if excess is not None and excess >= 1.0 else 0
         if plan.action is HoleAction.HOLD:
             self._direction = 1
         self._as_said = self._as_said + 1 if source in AS_SAID else 0
@@ -152,7 +163,8 @@ class PlayoutReceiver:
         excess = self._buffer.excess
         if excess is None or not self._as_said:
             return
-        if excess >= CATCH_UP or (self._direction > 0 and excess >= CAUGHT_UP):
+        late = excess >= CATCH_UP or self._behind >= LASTING
+        if late or (self._direction > 0 and excess >= CAUGHT_UP):
             self._direction = 1
             self._accelerate(excess, playout_at)
         elif excess < self._buffer.raise_below or (self._direction < 0 and excess < 0.0):

@@ -43,13 +43,14 @@ class JitterBufferStats:
     total_samples_received: int = 0
     """All samples since playout began, concealed ones and pauses included."""
     concealed_samples: int = 0
+    """Made from no packet, holds included; what redundancy brings back is not among them."""
     silent_concealed_samples: int = 0
     concealment_events: int = 0
     """Runs of concealed samples."""
     inserted_samples_for_deceleration: int = 0
-    """Concealment or silence played in addition, to restore the target delay."""
+    """Played in addition: stretched sound, and concealment or silence that delays what follows."""
     removed_samples_for_acceleration: int = 0
-    """Frames left out, to come back to the target delay."""
+    """Stretched sound and frames left out, to come back to the target delay."""
     resyncs: int = 0
     """How often playout was anchored anew within one source."""
     source_changes: int = 0

@@ -45,6 +45,11 @@ def balanced() -> LatencyPolicy:
     return LatencyPolicy.of(Latency.BALANCED)
 
 
+def patient() -> LatencyPolicy:
+    """Waits for what follows a hole, up to three frames longer than the target."""
+    return LatencyPolicy(worth=0.035, hold=0.060, min_delay=0.030, max_delay=0.400)
+
+
 class PlanDecoder(SpeechDecoder):
     """Takes every plan for carried out and sounds like a vowel: for tests of time, not of sound."""
 

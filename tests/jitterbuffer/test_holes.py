@@ -12,7 +12,7 @@ from codec.receiver import SpeechDecoder
 from jitterbuffer import JitterBuffer
 from jitterbuffer.plan import HolePlan
 from tests.jitterbuffer.playout import Playout, Sender
-from tests.jitterbuffer.speech import Line, balanced
+from tests.jitterbuffer.speech import Line, patient
 
 SENDER = Sender(lbrr=True, dred=True)
 
@@ -83,7 +83,7 @@ def test_a_packet_whose_redundancy_is_damaged_is_passed_over() -> None:
 
 def test_what_begins_as_a_guess_and_goes_on_rebuilt_joins_without_a_click() -> None:
     decoder = SpeechDecoder(concealer=Concealer(), dred=DredDecoder())
-    line = Line(balanced(), decoder)
+    line = Line(patient(), decoder)
     heard = line.run(line.packets(n for n in range(140) if not 100 <= n < 107), 2.8)
     hole = [f for f in heard.frames if 100 <= f.number < 107]
     actions = [f.action for f in hole]

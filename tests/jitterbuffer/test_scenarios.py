@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 from itertools import pairwise
@@ -11,7 +12,8 @@ import pytest
 
 from codec.frame import FrameSource, HoleAction
 from jitterbuffer import Latency, LatencyPolicy, MediaPacket
-from tests.jitterbuffer.speech import TICK, Line, PlanDecoder, balanced
+from tests.jitterbuffer.playout import payload
+from tests.jitterbuffer.speech import TICK, Heard, Line, PlanDecoder, balanced, patient
 
 CLEAN = 30.5
 """Milliseconds from arrival to playout without jitter or loss."""
@@ -61,7 +63,7 @@ def test_one_lost_packet_costs_no_lasting_delay() -> None:
 
 
 def test_a_hole_longer_than_the_delay_is_waited_for_filled_late_and_caught_up() -> None:
-    line = Line(balanced(), PlanDecoder())
+    line = Line(patient(), PlanDecoder())
     heard = line.run(line.packets(n for n in range(400) if not 100 <= n < 105), 8.0)
     hole = [f for f in heard.frames if 100 <= f.number <= 105]
     assert [f.action for f in hole] == [
@@ -79,22 +81,51 @@ def test_a_hole_longer_than_the_delay_is_waited_for_filled_late_and_caught_up() 
     assert heard.played() == list(range(len(heard.played())))
 
 
-def test_for_low_latency_nothing_is_waited_for_and_the_end_of_a_hole_restored() -> None:
-    line = Line(LatencyPolicy.of(Latency.LOW, min_delay=0.03), PlanDecoder())
+@pytest.mark.parametrize("latency", [Latency.LOW, Latency.BALANCED])
+def test_a_policy_that_does_not_hold_waits_for_nothing_and_restores_the_end_of_a_hole(
+    latency: Latency,
+) -> None:
+    line = Line(LatencyPolicy.of(latency, min_delay=0.03), PlanDecoder())
     heard = line.run(line.packets(n for n in range(400) if not 100 <= n < 105), 8.0)
     hole = [f for f in heard.frames if 100 <= f.number < 105]
     assert [f.action for f in hole] == [*[HoleAction.PAST] * 4, HoleAction.RESTORE]
     assert set(heard.delays()) == {CLEAN}
 
 
-def test_without_redundancy_no_hole_is_waited_for_longer_than_a_frame() -> None:
-    class Bare(PlanDecoder):
-        SPAN = 0
+def bare(number: int) -> bytes:
+    """A packet without redundancy."""
+    return b"\x48\x00speech"
 
-    line = Line(balanced(), Bare(), lambda number: b"\x48\x00speech")
+
+def held(heard: Heard, end: int) -> int:
+    return sum(f.action is HoleAction.HOLD and f.number < end for f in heard.frames)
+
+
+def test_without_redundancy_no_lost_packet_is_waited_for() -> None:
+    line = Line(patient(), PlanDecoder(), bare)
     heard = line.run(line.packets(n for n in range(400) if n % 40 >= 5), 8.0)
-    held = [f for f in heard.frames if f.action is HoleAction.HOLD and f.number < 380]
-    assert len(held) == 9  # one for each hole after the first packet
+    assert held(heard, 380) == 0
+    assert set(heard.delays()) == {CLEAN}
+
+
+def test_without_redundancy_packets_that_come_late_are_waited_for() -> None:
+    # every 2 s all stands still for 80 ms: not often enough to wait so long all the time
+    policy = replace(patient(), worth=0.005)
+    line = Line(policy, PlanDecoder(), bare)
+    heard = line.run(
+        line.packets(range(1000), lambda n: TICK * (4 - n % 100) if n % 100 < 4 else 0.0), 20.0
+    )
+    assert line.buffer.target_delay == policy.min_delay
+    assert held(heard, 980) >= 2 * 8
+    missing = [n for n in range(200, 980) if heard.sources().get(n) is not FrameSource.PACKET]
+    assert not missing
+    assert max(heard.delays(160, 200)) <= CLEAN + 20
+
+
+def test_where_only_the_next_packet_reaches_back_one_frame_is_waited_for() -> None:
+    line = Line(patient(), PlanDecoder(), lambda number: payload(number, lbrr=True))
+    heard = line.run(line.packets(n for n in range(400) if n % 40 >= 5), 8.0)
+    assert held(heard, 380) == 9  # one for each hole after the first packet
     assert max(heard.delays(60)) <= CLEAN + 20 + 1
 
 
@@ -145,16 +176,63 @@ def test_a_drifting_clock_is_followed_without_a_slip(drift: float) -> None:
     assert heard.played() == list(range(len(heard.played())))
 
 
-def test_a_freeze_of_two_seconds_is_over_within_two_more() -> None:
+@pytest.mark.parametrize("policy", [balanced(), patient()])
+def test_a_freeze_of_two_seconds_is_over_within_two_more(policy: LatencyPolicy) -> None:
     # nothing comes for 2 s, then everything at once
-    line = Line(balanced())
+    line = Line(policy)
     heard = line.run(
         line.packets(range(500), lambda n: max(0, 6 - TICK * n) if n >= 200 else 0), 10
     )
     assert max(heard.delays(200)) <= CLEAN + 60
     assert max(heard.delays(400)) < CLEAN + 10  # less than a period: for the next pause
     frozen = [f for f in heard.frames if 200 <= f.number < 300]
-    assert sum(f.action is HoleAction.HOLD for f in frozen) == 3
+    assert sum(f.action is HoleAction.HOLD for f in frozen) == policy.hold / TICK
+
+
+def test_even_who_would_miss_nothing_comes_back_within_seconds_of_a_freeze() -> None:
+    line = Line(LatencyPolicy.of(Latency.ROBUST), PlanDecoder())
+    heard = line.run(
+        line.packets(range(1000), lambda n: max(0, 6 - TICK * n) if n >= 200 else 0), 20
+    )
+    assert max(heard.delays(200)) < 400
+    assert max(heard.delays(500)) < 60 + 20 + 1  # 4 s after its end
+
+
+def test_a_whole_frame_too_late_is_not_kept() -> None:
+    # the way becomes shorter by almost a frame, and the beat stays as it is
+    line = Line(LatencyPolicy.of(Latency.LOW), PlanDecoder())
+    way = line.packets(range(1500), lambda n: 0.019 if n < 200 else 0.0)
+    heard = line.run(way, 30.0, beat=0.0005)
+    assert min(heard.delays(250, 500)) > 40
+    assert max(heard.delays(1000)) < 21
+    assert line.buffer.stats.removed_samples_for_acceleration == 320
+
+
+def test_a_beat_that_a_hiccup_has_left_behind_is_mended_without_stretching() -> None:
+    line = Line(balanced())
+    packets = [*line.packets(range(600))]
+    late = line.run(packets[:250], 5.0, beat=0.008)
+    assert max(late.delays(50)) == pytest.approx(48)
+    beats = [0.008]
+    for begin in (250, 350, 450):
+        better = line.buffer.better_beat()
+        if better is not None:  # moved as the pacer would
+            beats.append(beats[-1] + math.remainder(better - beats[-1], TICK))
+        for n in range(begin, begin + 100):
+            line.receiver.push(packets[n][1], packets[n][0])
+            line.receiver.pull(TICK * n + beats[-1])
+    assert beats[-1] % TICK == pytest.approx(0.01)
+    assert len(beats) == 3
+    assert line.buffer.excess == pytest.approx(0.0)
+    assert line.buffer.stats.removed_samples_for_acceleration == 0
+
+
+def test_the_silence_behind_the_end_is_no_frame() -> None:
+    line = Line(balanced())
+    line.run(line.packets(range(50)), 1.02)
+    block = line.receiver.drain()
+    assert block.pcm.shape == (320,)
+    assert not any(part.begins for part in block.parts)
 
 
 def test_a_burst_that_is_late_does_not_flap_between_concealment_and_speech() -> None:
@@ -268,14 +346,14 @@ def share_rebuilt(target: float | LatencyPolicy, lost: list[bool]) -> tuple[floa
     return rebuilt / len(missing), float(np.mean(heard.delays()))
 
 
-def test_at_100_ms_most_is_rebuilt_and_balanced_lies_above_the_line_of_fixed_delays() -> None:
+def test_at_100_ms_most_is_rebuilt_and_holds_lie_above_the_line_of_fixed_delays() -> None:
     # short bursts, and some long ones, as they are on real networks: 20 % in all
     lost = [a or b for a, b in zip(bursts(2000, 0.15, 1.4), bursts(2000, 0.05, 6, 7), strict=True)]
     at_60, _ = share_rebuilt(0.06, lost)
     at_100, _ = share_rebuilt(0.1, lost)
     at_200, _ = share_rebuilt(0.2, lost)
     assert at_100 > 0.78
-    share, delay = share_rebuilt(balanced(), lost)
+    share, delay = share_rebuilt(patient(), lost)
     assert 60 < delay < 140
     assert share > at_60 + (at_200 - at_60) * (delay - 60) / 140
 
