@@ -10,6 +10,9 @@ from jitterbuffer import JitterBuffer, MediaPacket
 BEAT_PACKETS = (1, 50)
 """After so many packets playout is aligned: the first says when about, fifty how fast they are."""
 
+BEAT_INTERVAL = 250
+"""Packets, 5 s, after which what has become of the beat is looked at again."""
+
 BEAT_MARGIN = 0.5e-3
 """Seconds behind the exact instant: what comes a little late must not wait a whole frame."""
 
@@ -23,11 +26,17 @@ def media_packets(received: RtpReceived) -> Iterator[MediaPacket]:
 
 
 class Reception:
-    """Puts packets into the buffer; `align` is that of the sink that plays from it."""
+    """Puts packets into the buffer; `align` is that of the sink that plays from it.
 
-    def __init__(self, buffer: JitterBuffer, align: Callable[[float], None]) -> None:
+    With `keeps_beat` the sink has a clock of its own once it has begun, as a device has.
+    """
+
+    def __init__(
+        self, buffer: JitterBuffer, align: Callable[[float], None], *, keeps_beat: bool = False
+    ) -> None:
         self._buffer = buffer
         self._align = align
+        self._keeps_beat = keeps_beat
         self._packets = 0
 
     def take(self, received: RtpReceived) -> None:
@@ -39,7 +48,10 @@ class Reception:
     def _put_on_beat(self, arrival: float) -> None:
         """Playout of a sink that may choose falls just behind the target delay."""
         self._packets += 1
+        beat = None
         if self._packets in BEAT_PACKETS:
             beat = self._buffer.on_time(arrival + self._buffer.target_delay)
-            if beat is not None:
-                self._align(beat + BEAT_MARGIN)
+        elif self._packets % BEAT_INTERVAL == 0 and not self._keeps_beat:
+            beat = self._buffer.better_beat()
+        if beat is not None:
+            self._align(beat + BEAT_MARGIN)

@@ -172,7 +172,10 @@ class _Simulation:
             timeline=self._timeline,
         )
         self._pacer = Pacer(lead=LEAD, clock=lambda: self.network.now, sleep=self._sleep)
-        self._reception = Reception(self._buffer, self._pacer.align)
+        # clocks that drift apart are sound cards'
+        self._reception = Reception(
+            self._buffer, self._pacer.align, keeps_beat=bool(options.drift_ppm)
+        )
         self._own_arrivals: dict[int, float] = {}
         self._received: list[tuple[int, RtpReceived]] = []
         self._clock = 0.0
@@ -318,6 +321,7 @@ class _Simulation:
             side="simulate",
             codec=network.outbound.codec_name(),
             recovery=call.recovery,
+            buffer="ideal" if self._options.ideal else call.buffer_text,
             duration=len(self._pcm) / SAMPLE_RATE,
             ended="the source has ended",
             seed=call.seed,
