@@ -4,7 +4,7 @@
 
 The clips are joined to one call. Prints Markdown: a table of networks and buffers, and one of what
 is rebuilt of the frames that the trace loses, which is drawn to `jitterbuffer-rebuilt.png` too.
-PLCMOS needs the extra `eval`.
+PLCMOS and extended STOI need the extra `eval`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import numpy as np
 
 from app.arrivals import ArrivalTrace
 from app.audio.file import file_samples
+from app.evaluation.metrics import Metrics
 from app.netem import LossTrace, load_loss_trace, parse_netem
 from app.options import CallOptions, Impairment
 from app.simulation import Pcm, SimulationOptions, SimulationResult, simulate
 from codec import FRAME_SECONDS, SAMPLE_RATE
 from codec.frame import FrameSource, HoleAction
-from codec.training.metrics import Metrics
 from jitterbuffer.latency import Latency
 
 JITTER = "delay 30ms 20ms distribution normal"
@@ -40,7 +40,7 @@ FIXED = (60.0, 200.0)
 CURVE = (40.0, 60.0, 80.0, 100.0, 120.0, 160.0, 200.0, 250.0, 300.0)
 
 SEGMENT = 10 * SAMPLE_RATE
-"""Samples that PLCMOS is asked about at a time."""
+"""Samples that a measure is asked about at a time."""
 
 MAX_CLIP = 60 * SAMPLE_RATE
 
@@ -131,19 +131,28 @@ def stretched_share(result: SimulationResult) -> float:
     return moved / len(result.heard)
 
 
-def mean_plcmos(metrics: Metrics, heard: Pcm) -> float:
-    """Over pieces of 10 s."""
-    pieces = [heard[at : at + SEGMENT] for at in range(0, len(heard) - SEGMENT // 2, SEGMENT)]
-    return float(np.mean([metrics(piece, piece)["plcmos"] for piece in pieces]))
+def quality(said: Pcm, result: SimulationResult) -> tuple[float, float]:
+    """PLCMOS of the sound as heard, and extended STOI of what came of `said`, in pieces of 10 s."""
+    plcmos, estoi = (
+        [
+            Metrics([name])(sent[at : at + SEGMENT], heard[at : at + SEGMENT])[name]
+            for at in range(0, len(heard) - SEGMENT // 2, SEGMENT)
+        ]
+        for name, sent, heard in (
+            ("plcmos", result.heard, result.heard),
+            ("estoi", said, result.aligned[: len(said)]),
+        )
+    )
+    return float(np.mean(plcmos)), float(np.mean(estoi))
 
 
 def network_rows(said: Pcm, only: Sequence[str], jobs: int) -> Iterator[str]:
     """Lines of Markdown."""
     yield (
         "| network | buffer | delay p50 / p95, ms | own packet, % | rebuilt, % | concealed, % "
-        "| time scale, % | PLCMOS |"
+        "| time scale, % | PLCMOS | ESTOI |"
     )
-    yield "|---|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|---|"
     cells = [
         (name, network, buffer)
         for name, network in networks(len(said) / SAMPLE_RATE)
@@ -158,11 +167,12 @@ def _network_row(said: Pcm, name: str, network: SimulationOptions, buffer: Buffe
     result = simulate(said, under(network, buffer))
     heard, delay = Heard.of(result, len(said)), result.report.delay
     assert delay is not None
+    plcmos, estoi = quality(said, result)
     return (
         f"| {name} | {buffer.name} | {_ms(delay.p50)} / {_ms(delay.p95)} "
         f"| {100 * heard.from_packets:.1f} | {100 * heard.rebuilt:.1f} "
         f"| {100 * heard.concealed:.1f} | {100 * stretched_share(result):.2f} "
-        f"| {mean_plcmos(Metrics(['plcmos']), result.heard):.2f} |"
+        f"| {plcmos:.2f} | {estoi:.3f} |"
     )
 
 
