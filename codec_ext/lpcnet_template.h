@@ -34,23 +34,51 @@ INLINE float sum(vf x) {
     return total;
 }
 
+/* tanh is a chain of some 15 operations that wait for each other, 4 cycles each. A processor's queue
+ * of waiting operations holds about five such chains, half of what would keep it busy; so they are
+ * evaluated for n <= CHAINS vectors at once, operation by operation. */
+enum { CHAINS = 4 };
+#define EACH for (int i = 0; i < n; i++)
+
+/* x p(x x) / q(x x) of polynomials with the coefficients from the highest power down. */
+INLINE void rational(vf *x, const int n, float limit, const float *p, const float *q) {
+    vf y[CHAINS], above[CHAINS], below[CHAINS];
+    EACH x[i] = vf_max(vf_min(x[i], splat(limit)), splat(-limit));
+    EACH y[i] = x[i] * x[i];
+    EACH below[i] = q[0] * y[i] + q[1];
+    EACH above[i] = p[0] * y[i] + p[1];
+    EACH below[i] = below[i] * y[i] + q[2];
+    EACH above[i] = above[i] * y[i] + p[2];
+    EACH below[i] = below[i] * y[i] + 1.f;
+    EACH above[i] = above[i] * y[i] + p[3];
+    EACH x[i] = x[i] * above[i];
+    EACH below[i] = vf_reciprocal(below[i]);
+    EACH x[i] = x[i] * below[i];
+}
+
 /* Rational minimax fit on [-7, 7]; absolute error under 1.2e-6 everywhere. NaN gives 1: a squashed
  * layer is finite whatever came in. */
-INLINE vf tanh_(vf x) {
-    x = vf_max(vf_min(x, splat(7.f)), splat(-7.f));
-    const vf y = x * x;
-    const vf p = ((3.930003e-06f * y + 2.2769875e-03f) * y + 0.12302182f) * y + 0.99999571f;
-    const vf q = ((1.4235066e-04f * y + 2.1072175e-02f) * y + 0.45634031f) * y + 1.f;
-    return x * p * vf_reciprocal(q);
+INLINE void tanhs(vf *x, const int n) {
+    rational(x, n, 7.f, (const float[]){3.930003e-06f, 2.2769875e-03f, 0.12302182f, 0.99999571f},
+             (const float[]){1.4235066e-04f, 2.1072175e-02f, 0.45634031f});
 }
 
 /* 1/2 + 1/2 tanh(x / 2), the halves being in the coefficients. */
+INLINE void sigmoids(vf *x, const int n) {
+    rational(x, n, 14.f,
+             (const float[]){1.53515742e-08f, 3.55779297e-05f, 7.68886375e-03f, 0.2499989275f},
+             (const float[]){2.22422906e-06f, 1.31701094e-03f, 0.1140850775f});
+    EACH x[i] += 0.5f;
+}
+
+INLINE vf tanh_(vf x) {
+    tanhs(&x, 1);
+    return x;
+}
+
 INLINE vf sigmoid(vf x) {
-    x = vf_max(vf_min(x, splat(14.f)), splat(-14.f));
-    const vf y = x * x;
-    const vf p = ((1.53515742e-08f * y + 3.55779297e-05f) * y + 7.68886375e-03f) * y + 0.2499989275f;
-    const vf q = ((2.22422906e-06f * y + 1.31701094e-03f) * y + 0.1140850775f) * y + 1.f;
-    return x * p * vf_reciprocal(q) + 0.5f;
+    sigmoids(&x, 1);
+    return x;
 }
 
 /* log2(x) of positive normal numbers, error about 1e-5. */
@@ -200,11 +228,13 @@ static void condition(const LpcnetModel *m, const float *features, LpcnetConditi
 typedef struct {
     State8 a[LPCNET_MAX_UNITS] ALIGNED;
     State8 b[LPCNET_MAX_UNITS] ALIGNED;
-    float product[3 * LPCNET_MAX_UNITS] ALIGNED; /* of the recurrent weights; then z and r */
-    float input[LPCNET_MAX_UNITS] ALIGNED;       /* to the n gate */
+    float zr[2 * LPCNET_MAX_UNITS] ALIGNED;    /* GRU A's gates z and r: [units / 16][2][16] */
+    float input[LPCNET_MAX_UNITS] ALIGNED;     /* to its n gate */
+    float recurrent[LPCNET_MAX_UNITS] ALIGNED; /* what r multiplies */
 } Scratch;
 
 static void scratch_init(Scratch *s, const LpcnetModel *m, const LpcnetState *state) {
+    memset(s, 0, sizeof *s); /* chains reach beyond the last unit */
     for (int i = 0; i < m->units_a; i += LANES) store_state8(s->a + i, load(state->a + i));
     for (int i = 0; i < m->units_b; i += LANES) store_state8(s->b + i, load(state->b + i));
 }
@@ -222,36 +252,45 @@ INLINE void step(const LpcnetModel *m, const LpcnetCondition *c, LpcnetState *s,
     const int16_t *e1 = m->embedding + (LPCNET_LEVELS + prediction) * width;
     const int16_t *e2 = m->embedding + (2 * LPCNET_LEVELS + excitation) * width;
 
-    for (int b = 0; b < width / 16; b++) {
-        vf product[PARTS];
-        for (int p = 0; p < PARTS; p++) product[p] = splat(0);
-        rows(&m->recurrent_a, b, s->a, t->a, product, quantised);
-        for (int p = 0; p < PARTS; p++) store(t->product + 16 * b + p * LANES, product[p]);
-    }
-    /* Two passes: in one, each unit's z, r and n would be a chain of dependent operations too long
-     * for the processor to have the next unit's under way. */
     for (int u = 0; u < m->units_a / 16; u++)
-        for (int k = 0; k < 3 * PARTS; k++) {
-            const ptrdiff_t i = 48 * u + k * LANES;
-            const vh_loose levels = *(const vh_loose *)(e0 + i) + *(const vh_loose *)(e1 + i) +
-                                    *(const vh_loose *)(e2 + i);
-            const vf input = load(c->a + i) + to_float(__builtin_convertvector(levels, vi)) *
-                                                  load(m->embedding_scale + i);
-            if (k < 2 * PARTS)
-                store(t->product + i, sigmoid(input + load(t->product + i)));
-            else
-                store(t->input + 16 * u + (k - 2 * PARTS) * LANES, input);
+        for (int gate = 0; gate < 3; gate++) {
+            vf input[PARTS], product[PARTS];
+            for (int k = 0; k < PARTS; k++) {
+                const ptrdiff_t i = 48 * u + 16 * gate + k * LANES;
+                const vh_loose levels = *(const vh_loose *)(e0 + i) + *(const vh_loose *)(e1 + i) +
+                                        *(const vh_loose *)(e2 + i);
+                input[k] = load(c->a + i) + to_float(__builtin_convertvector(levels, vi)) *
+                                                load(m->embedding_scale + i);
+                product[k] = gate < 2 ? splat(0) : load(m->bias_a + 16 * u + k * LANES);
+            }
+            rows(&m->recurrent_a, 3 * u + gate, s->a, t->a, product, quantised);
+            for (int k = 0; k < PARTS; k++)
+                if (gate < 2) {
+                    store(t->zr + 32 * u + 16 * gate + k * LANES, input[k] + product[k]);
+                } else {
+                    store(t->input + 16 * u + k * LANES, input[k]);
+                    store(t->recurrent + 16 * u + k * LANES, product[k]);
+                }
         }
-    for (int u = 0; u < m->units_a / 16; u++)
-        for (int p = 0; p < PARTS; p++) {
-            const int at = 16 * u + p * LANES;
-            const float *z = t->product + 48 * u + p * LANES, *r = z + 16, *recurrent = z + 32;
-            const vf n = tanh_(load(t->input + at) +
-                               load(r) * (load(recurrent) + load(m->bias_a + at)));
-            const vf h = n + load(z) * (load(s->a + at) - n);
+    vf x[CHAINS];
+    for (int i = 0; i < 2 * m->units_a; i += CHAINS * LANES) {
+        for (int k = 0; k < CHAINS; k++) x[k] = load(t->zr + i + k * LANES);
+        sigmoids(x, CHAINS);
+        for (int k = 0; k < CHAINS; k++) store(t->zr + i + k * LANES, x[k]);
+    }
+    for (int i = 0; i < m->units_a; i += CHAINS * LANES) {
+        for (int k = 0; k < CHAINS; k++) {
+            const int at = i + k * LANES, r = 2 * (at & ~15) + 16 + (at & 15);
+            x[k] = load(t->input + at) + load(t->zr + r) * load(t->recurrent + at);
+        }
+        tanhs(x, CHAINS);
+        for (int k = 0; k < CHAINS; k++) {
+            const int at = i + k * LANES, z = 2 * (at & ~15) + (at & 15);
+            const vf h = x[k] + load(t->zr + z) * (load(s->a + at) - x[k]);
             store(s->a + at, h);
             if (quantised) store_state8(t->a + at, h);
         }
+    }
 
     for (int u = 0; u < m->units_b / 16; u++) {
         vf input[3 * PARTS], product[3 * PARTS];
@@ -264,13 +303,13 @@ INLINE void step(const LpcnetModel *m, const LpcnetCondition *c, LpcnetState *s,
         for (int p = 0; p < PARTS; p++) {
             const int at = 16 * u + p * LANES;
             const vf *z = product + p, *r = z + PARTS, *n = r + PARTS;
-            store(t->product + at,
+            store(t->input + at,
                   gates(input[p] + *z, input[PARTS + p] + *r, input[2 * PARTS + p],
                         *n + load(m->bias_b + at), load(s->b + at)));
         }
     }
     for (int i = 0; i < m->units_b; i += LANES) {
-        const vf h = load(t->product + i);
+        const vf h = load(t->input + i);
         store(s->b + i, h);
         if (quantised) store_state8(t->b + i, h);
     }
