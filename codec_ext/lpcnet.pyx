@@ -266,9 +266,9 @@ cdef class Model:
             )
         present = _blocks(weight).any(axis=(2, 3)) | dense
         if quantised:
-            # the kernel takes blocks four at a time: keep zeros to fill up
+            # the kernel takes blocks two at a time: keep zeros to fill up
             for row in present:
-                row[np.flatnonzero(~row)[: -int(row.sum()) % 4]] = True
+                row[np.flatnonzero(~row)[: row.sum() % 2]] = True
         start = np.concatenate([[0], np.cumsum(present.sum(axis=1))]).astype(np.int32)
         out.rows = rows
         out.columns = columns

@@ -20,6 +20,12 @@ typedef int vi __attribute__((vector_size(32)));
 typedef unsigned char State8;
 typedef signed char Weight8;
 
+typedef short vh __attribute__((vector_size(16)));
+
+static inline __attribute__((always_inline)) vi widen(vh x) {
+    return (vi)_mm256_cvtepi16_epi32((__m128i)x);
+}
+
 static inline __attribute__((always_inline)) vf vf_min(vf a, vf b) {
     return (vf)_mm256_min_ps((__m256)a, (__m256)b);
 }

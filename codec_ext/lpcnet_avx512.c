@@ -20,6 +20,12 @@ typedef int vi __attribute__((vector_size(64)));
 typedef unsigned char State8;
 typedef signed char Weight8;
 
+typedef short vh __attribute__((vector_size(32)));
+
+static inline __attribute__((always_inline)) vi widen(vh x) {
+    return (vi)_mm512_cvtepi16_epi32((__m256i)x);
+}
+
 static inline __attribute__((always_inline)) vf vf_min(vf a, vf b) {
     return (vf)_mm512_min_ps((__m512)a, (__m512)b);
 }

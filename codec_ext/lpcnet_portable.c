@@ -17,6 +17,10 @@ typedef int vi __attribute__((vector_size(16)));
 typedef short State8;
 typedef short Weight8;
 
+typedef short vh __attribute__((vector_size(8)));
+
+static inline __attribute__((always_inline)) vi widen(vh x) { return __builtin_convertvector(x, vi); }
+
 static inline __attribute__((always_inline)) vf choose(vi mask, vf a, vf b) {
     return (vf)((mask & (vi)a) | (~mask & (vi)b));
 }

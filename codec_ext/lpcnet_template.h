@@ -4,6 +4,7 @@
  *   PATH_NAME, PATH_SYMBOL, PATH_ORDER
  *   LANES                        floats in a vector; vf and vi are vectors of floats and int32
  *   State8                       what a quantised state value is stored as
+ *   vh, widen                    as many int16, and those as int32
  *   vf_min, vf_max, vf_reciprocal, vf_any_at_least, interleave
  *   store_state8(State8 *, vf)   round(127 x) of LANES values
  *   accumulate8(vi *, block, x)  one int8 block of 16 rows times the 4 values at x, exactly
@@ -133,21 +134,24 @@ INLINE vf rows_scaled(const LpcnetMatrix *m, int b, int p, vi sum) {
     return to_float(sum) * load(m->scale + 16 * b + p * LANES);
 }
 
-/* Row block b of an int8 matrix times a quantised state, added to out[PARTS]. Blocks come in
- * fours (packing fills up with zeros): short loops of varying length cost more in mispredicted
- * exits than in multiplications. */
+/* Row block b of an int8 matrix times a quantised state, added to out[PARTS]. Blocks come in twos
+ * (packing fills up with zeros), for two chains that hide the latency of the dot product. Their
+ * columns are read together: loads are what the processor has least of here. */
 INLINE void rows_int8(const LpcnetMatrix *m, int b, const State8 *x, vf *out) {
-    vi sum[4][PARTS]; /* four chains hide the latency of the dot product */
+    vi even[PARTS], odd[PARTS];
     for (int p = 0; p < PARTS; p++) {
-        sum[0][p] = rows_offset(m, b, p);
-        sum[1][p] = sum[2][p] = sum[3][p] = (vi){0};
+        even[p] = rows_offset(m, b, p);
+        odd[p] = (vi){0};
     }
     const Weight8 *w = (const Weight8 *)m->weights + 64 * (ptrdiff_t)m->start[b];
     const uint16_t *column = m->column + m->start[b], *end = m->column + m->start[b + 1];
-    for (; column < end; column += 4, w += 256)
-        for (int i = 0; i < 4; i++) accumulate8(sum[i], w + 64 * i, x + column[i]);
-    for (int p = 0; p < PARTS; p++)
-        out[p] += rows_scaled(m, b, p, (sum[0][p] + sum[1][p]) + (sum[2][p] + sum[3][p]));
+    for (; column < end; column += 2, w += 128) {
+        uint32_t both; /* little-endian, as all machines this is for */
+        memcpy(&both, column, sizeof both);
+        accumulate8(even, w, x + (both & 0xffff));
+        accumulate8(odd, w + 64, x + (both >> 16));
+    }
+    for (int p = 0; p < PARTS; p++) out[p] += rows_scaled(m, b, p, even[p] + odd[p]);
 }
 
 INLINE void rows(const LpcnetMatrix *m, int b, const float *x, const State8 *x8, vf *out,
@@ -257,9 +261,9 @@ INLINE void step(const LpcnetModel *m, const LpcnetCondition *c, LpcnetState *s,
             vf input[PARTS], product[PARTS];
             for (int k = 0; k < PARTS; k++) {
                 const ptrdiff_t i = 48 * u + 16 * gate + k * LANES;
-                const vh_loose levels = *(const vh_loose *)(e0 + i) + *(const vh_loose *)(e1 + i) +
+                const vh levels = *(const vh_loose *)(e0 + i) + *(const vh_loose *)(e1 + i) +
                                         *(const vh_loose *)(e2 + i);
-                input[k] = load(c->a + i) + to_float(__builtin_convertvector(levels, vi)) *
+                input[k] = load(c->a + i) + to_float(widen(levels)) *
                                                 load(m->embedding_scale + i);
                 product[k] = gate < 2 ? splat(0) : load(m->bias_a + 16 * u + k * LANES);
             }
