@@ -61,6 +61,6 @@ class LatencyPolicy:
 _POLICIES = {
     # In 30 ms the packet after a lone loss is there, with its LBRR.
     Latency.LOW: LatencyPolicy(worth=0.015, hold=0.0, min_delay=0.020, max_delay=0.150),
-    Latency.BALANCED: LatencyPolicy(worth=0.040, hold=0.0, min_delay=0.030, max_delay=0.400),
+    Latency.BALANCED: LatencyPolicy(worth=0.040, hold=0.040, min_delay=0.030, max_delay=0.400),
     Latency.ROBUST: LatencyPolicy(worth=0.150, hold=0.160, min_delay=0.060, max_delay=1.000),
 }
