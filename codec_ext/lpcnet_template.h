@@ -35,10 +35,10 @@ INLINE float sum(vf x) {
     return total;
 }
 
-/* tanh is a chain of some 15 operations that wait for each other, 4 cycles each. A processor's queue
- * of waiting operations holds about five such chains, half of what would keep it busy; so they are
- * evaluated for n <= CHAINS vectors at once, operation by operation. */
-enum { CHAINS = 4 };
+/* tanh is a chain of some 15 operations that wait for each other, 4 cycles each. A processor's
+ * queue of waiting operations holds about five such chains, half of what would keep it busy; so
+ * they are evaluated for n <= CHAINS vectors at once, operation by operation. */
+enum { CHAINS = LANES == 4 ? 8 : 4 };
 #define EACH for (int i = 0; i < n; i++)
 
 /* x p(x x) / q(x x) of polynomials with the coefficients from the highest power down. */
@@ -243,10 +243,28 @@ static void scratch_init(Scratch *s, const LpcnetModel *m, const LpcnetState *st
     for (int i = 0; i < m->units_b; i += LANES) store_state8(s->b + i, load(state->b + i));
 }
 
-/* h' = z h + (1 - z) n with n = tanh(input + r * recurrent). */
-INLINE vf gates(vf z, vf r, vf n_input, vf n_recurrent, vf h) {
-    const vf n = tanh_(n_input + sigmoid(r) * n_recurrent);
-    return n + sigmoid(z) * (h - n);
+/* The next state of a GRU from what t holds of its gates:
+ * h' = z h + (1 - z) n with n = tanh(input + r * recurrent). */
+INLINE void advance(Scratch *t, int units, float *state, State8 *state8, const int quantised) {
+    vf x[CHAINS];
+    for (int i = 0; i < 2 * units; i += CHAINS * LANES) {
+        for (int k = 0; k < CHAINS; k++) x[k] = load(t->zr + i + k * LANES);
+        sigmoids(x, CHAINS);
+        for (int k = 0; k < CHAINS; k++) store(t->zr + i + k * LANES, x[k]);
+    }
+    for (int i = 0; i < units; i += CHAINS * LANES) {
+        for (int k = 0; k < CHAINS; k++) {
+            const int at = i + k * LANES, r = 2 * (at & ~15) + 16 + (at & 15);
+            x[k] = load(t->input + at) + load(t->zr + r) * load(t->recurrent + at);
+        }
+        tanhs(x, CHAINS);
+        for (int k = 0; k < CHAINS; k++) {
+            const int at = i + k * LANES, z = 2 * (at & ~15) + (at & 15);
+            const vf h = x[k] + load(t->zr + z) * (load(state + at) - x[k]);
+            store(state + at, h);
+            if (quantised) store_state8(state8 + at, h);
+        }
+    }
 }
 
 INLINE void step(const LpcnetModel *m, const LpcnetCondition *c, LpcnetState *s, Scratch *t,
@@ -276,25 +294,7 @@ INLINE void step(const LpcnetModel *m, const LpcnetCondition *c, LpcnetState *s,
                     store(t->recurrent + 16 * u + k * LANES, product[k]);
                 }
         }
-    vf x[CHAINS];
-    for (int i = 0; i < 2 * m->units_a; i += CHAINS * LANES) {
-        for (int k = 0; k < CHAINS; k++) x[k] = load(t->zr + i + k * LANES);
-        sigmoids(x, CHAINS);
-        for (int k = 0; k < CHAINS; k++) store(t->zr + i + k * LANES, x[k]);
-    }
-    for (int i = 0; i < m->units_a; i += CHAINS * LANES) {
-        for (int k = 0; k < CHAINS; k++) {
-            const int at = i + k * LANES, r = 2 * (at & ~15) + 16 + (at & 15);
-            x[k] = load(t->input + at) + load(t->zr + r) * load(t->recurrent + at);
-        }
-        tanhs(x, CHAINS);
-        for (int k = 0; k < CHAINS; k++) {
-            const int at = i + k * LANES, z = 2 * (at & ~15) + (at & 15);
-            const vf h = x[k] + load(t->zr + z) * (load(s->a + at) - x[k]);
-            store(s->a + at, h);
-            if (quantised) store_state8(t->a + at, h);
-        }
-    }
+    advance(t, m->units_a, s->a, t->a, quantised);
 
     for (int u = 0; u < m->units_b / 16; u++) {
         vf input[3 * PARTS], product[3 * PARTS];
@@ -302,33 +302,44 @@ INLINE void step(const LpcnetModel *m, const LpcnetCondition *c, LpcnetState *s,
             input[k] = load(c->b + 48 * u + k * LANES);
             product[k] = splat(0);
         }
+        for (int p = 0; p < PARTS; p++)
+            product[2 * PARTS + p] = load(m->bias_b + 16 * u + p * LANES);
         stripe(&m->recurrent_b, 3 * u, 3, s->b, t->b, product, quantised);
         stripe(&m->input_b, 3 * u, 3, s->a, t->a, input, quantised);
-        for (int p = 0; p < PARTS; p++) {
-            const int at = 16 * u + p * LANES;
-            const vf *z = product + p, *r = z + PARTS, *n = r + PARTS;
-            store(t->input + at,
-                  gates(input[p] + *z, input[PARTS + p] + *r, input[2 * PARTS + p],
-                        *n + load(m->bias_b + at), load(s->b + at)));
+        for (int k = 0; k < 2 * PARTS; k++)
+            store(t->zr + 32 * u + k * LANES, input[k] + product[k]);
+        for (int k = 0; k < PARTS; k++) {
+            store(t->input + 16 * u + k * LANES, input[2 * PARTS + k]);
+            store(t->recurrent + 16 * u + k * LANES, product[2 * PARTS + k]);
         }
     }
-    for (int i = 0; i < m->units_b; i += LANES) {
-        const vf h = load(t->input + i);
-        store(s->b + i, h);
-        if (quantised) store_state8(t->b + i, h);
+    advance(t, m->units_b, s->b, t->b, quantised);
+}
+
+/* Logits of the tree's nodes from 16 b on, n blocks of them: 1, 2 or 4. Node m has children 2 m
+ * (bit 0) and 2 m + 1 (bit 1). */
+INLINE void node_logits(const LpcnetModel *m, int b, const int n, const LpcnetState *s,
+                        const Scratch *t, vf *out, const int quantised) {
+    vf v[4 * 2 * PARTS];
+    for (int k = 0; k < n * 2 * PARTS; k++) v[k] = load(m->node_bias + 32 * b + k * LANES);
+    EACH stripe(&m->nodes, 2 * (b + i), 2, s->b, t->b, v + i * 2 * PARTS, quantised);
+    const int chains = 2 * n * PARTS < CHAINS ? 2 * n * PARTS : CHAINS;
+    for (int k = 0; k < n * 2 * PARTS; k += chains) tanhs(v + k, chains);
+    EACH for (int p = 0; p < PARTS; p++) {
+        const float *scale = m->node_scale + 32 * (b + i) + p * LANES;
+        const vf *first = v + i * 2 * PARTS + p;
+        out[i * PARTS + p] = load(scale) * *first + load(scale + 16) * first[PARTS];
     }
 }
 
-/* Logits of tree nodes 16 b .. 16 b + 15; node m has children 2 m (bit 0) and 2 m + 1 (bit 1). */
-INLINE void node_logits(const LpcnetModel *m, int b, const LpcnetState *s, const Scratch *t,
-                        vf *out, const int quantised) {
-    vf v[2 * PARTS];
-    for (int k = 0; k < 2 * PARTS; k++) v[k] = load(m->node_bias + 32 * b + k * LANES);
-    stripe(&m->nodes, 2 * b, 2, s->b, t->b, v, quantised);
-    for (int p = 0; p < PARTS; p++) {
-        const float *scale = m->node_scale + 32 * b + p * LANES;
-        out[p] = load(scale) * tanh_(v[p]) + load(scale + 16) * tanh_(v[PARTS + p]);
-    }
+/* Probabilities of bit 1 at those nodes. */
+INLINE void node_bits(const LpcnetModel *m, int b, const int n, const LpcnetState *s,
+                      const Scratch *t, float *out, const int quantised) {
+    vf v[4 * PARTS];
+    node_logits(m, b, n, s, t, v, quantised);
+    const int chains = n * PARTS < CHAINS ? n * PARTS : CHAINS;
+    for (int k = 0; k < n * PARTS; k += chains) sigmoids(v + k, chains);
+    for (int k = 0; k < n * PARTS; k++) store(out + k * LANES, v[k]);
 }
 
 /* Uniform in [0, 1): xorshift64*. */
@@ -347,7 +358,7 @@ INLINE int draw_by_walk(const LpcnetModel *m, const LpcnetSampling *how, float p
         if (block != node / 16) {
             vf logits[PARTS];
             block = node / 16;
-            node_logits(m, block, s, t, logits, quantised);
+            node_logits(m, block, 1, s, t, logits, quantised);
             for (int i = 0; i < PARTS; i++) store(p + i * LANES, sigmoid(power * logits[i]));
         }
         float one = p[node % 16];
@@ -379,44 +390,52 @@ INLINE int pass(const float *x, int n, float *left) {
     return count;
 }
 
+/* Distributes the probabilities of 16 nodes over their 32 children. */
+INLINE void descend(const float *nodes, const float *bits, float *children) {
+    for (int i = 0; i < 16; i += LANES) {
+        const vf here = load(nodes + i), up = here * load(bits + i);
+        interleave(children + 2 * i, here - up, up);
+    }
+}
+
 /* Sharpens the distribution, takes the floor off and draws. Levels under the floor are dropped
  * before the power: for exponents of 1 and more the power could not lift them over it, so whole
  * subtrees need not be looked at. */
 INLINE int draw_from_distribution(const LpcnetModel *m, const LpcnetSampling *how, float power,
                                   LpcnetState *s, const Scratch *t, const int quantised) {
     float p[LPCNET_LEVELS] ALIGNED;    /* [node]: probability of coming by */
+    float bit[LPCNET_LEVELS] ALIGNED;  /* [node]: of going on to child 1 */
     float leaf[LPCNET_LEVELS] ALIGNED; /* of levels: 32 for each live block of last nodes */
     int origin[8], count = 0;          /* those blocks */
-    float one[16] ALIGNED;
-    vf v[PARTS];
-    node_logits(m, 0, s, t, v, quantised);
-    for (int i = 0; i < PARTS; i++) store(one + i * LANES, sigmoid(v[i]));
+    /* The upper nodes, and those of the middle levels, which are hardly ever improbable: together,
+     * without waiting for what leads to them. */
+    node_bits(m, 0, 4, s, t, bit, quantised);
     p[1] = 1.f;
     for (int node = 1; node < 16; node++) {
-        p[2 * node + 1] = p[node] * one[node];
+        p[2 * node + 1] = p[node] * bit[node];
         p[2 * node] = p[node] - p[2 * node + 1];
     }
-    for (int b = 1; b < 8; b++) {
-        if (!alive(p + 16 * b, how->floor)) {
-            memset(p + 32 * b, 0, 32 * sizeof *p);
-            continue;
+    node_bits(m, 5, 2, s, t, bit + 16 * 5, quantised);
+    node_bits(m, 11, 2, s, t, bit + 16 * 11, quantised);
+    for (int b = 1; b < 4; b++) descend(p + 16 * b, bit + 16 * b, p + 32 * b);
+    for (int b = 4; b < 8; b++) {
+        if (b == 4 || b == 7) {
+            if (!alive(p + 16 * b, how->floor)) {
+                memset(p + 32 * b, 0, 32 * sizeof *p);
+                continue;
+            }
+            node_bits(m, b, 1, s, t, bit + 16 * b, quantised);
         }
-        node_logits(m, b, s, t, v, quantised);
-        for (int i = 0; i < PARTS; i++) {
-            const vf here = load(p + 16 * b + i * LANES), up = here * sigmoid(v[i]);
-            interleave(p + 32 * b + 2 * i * LANES, here - up, up);
-        }
+        descend(p + 16 * b, bit + 16 * b, p + 32 * b);
     }
     for (int b = 8; b < 16; b++) {
         origin[count] = b;
         count += alive(p + 16 * b, how->floor);
     }
     for (int k = 0; k < count; k++) {
-        node_logits(m, origin[k], s, t, v, quantised);
-        for (int i = 0; i < PARTS; i++) {
-            const vf here = load(p + 16 * origin[k] + i * LANES), up = here * sigmoid(v[i]);
-            interleave(leaf + 32 * k + 2 * i * LANES, here - up, up);
-        }
+        const int b = origin[k];
+        if (b != 11 && b != 12) node_bits(m, b, 1, s, t, bit + 16 * b, quantised);
+        descend(p + 16 * b, bit + 16 * b, leaf + 32 * k);
     }
 
     vf total = splat(0);
@@ -477,7 +496,7 @@ INLINE void stretch(const LpcnetModel *m, const LpcnetCondition *c, const Lpcnet
         if (logits)
             for (int b = 0; b < 16; b++) {
                 vf v[PARTS];
-                node_logits(m, b, s, &t, v, quantised);
+                node_logits(m, b, 1, s, &t, v, quantised);
                 for (int p = 0; p < PARTS; p++) store(logits + 256 * i + 16 * b + p * LANES, v[p]);
             }
         if (pcm) {
