@@ -119,6 +119,8 @@ class Vocoder:
         self._cut, self._voicing = sampling.cut, sampling.voicing
         self._condition = Condition()
         self._conditioned: int | None = None
+        """The frame that `_condition` is of; it was computed from `_context`."""
+        self._described_anew = False
         self._rows = np.zeros((REMEMBERED, NUM_FEATURES), np.float32)
         self._first = self._end = 0  # hops [first, end) are in the last rows
         self._context = np.zeros((CONTEXT, NUM_FEATURES), np.float32)
@@ -146,7 +148,7 @@ class Vocoder:
         if len(together):
             self._rows[-len(together) :] = together
         self._first, self._end = end - len(together), end
-        self._conditioned = None
+        self._described_anew = True
 
     def join(self, played: Pcm, position: int) -> None:
         """Take up the voice of `played`, int16 [n], whose end is sample `position`.
@@ -194,16 +196,29 @@ class Vocoder:
     def _prepare(self, wanted: int) -> int:
         """Condition the frame `position` is in; how many of `wanted` samples lie in it."""
         frame, inside = divmod(self.position + SYNTHESIS_LAG, HOP)
-        if frame != self._conditioned:
-            if self._first == self._end:
-                raise ValueError("no features to speak from")
-            hops = np.arange(frame + LOOKAHEAD + 1 - CONTEXT, frame + LOOKAHEAD + 1)
-            rows = np.clip(hops, self._first, self._end - 1) - self._end + REMEMBERED
-            np.take(self._rows, rows, axis=0, out=self._context)
-            own = self._context[CONTEXT - 1 - LOOKAHEAD : CONTEXT - LOOKAHEAD]
-            self._condition.compute(self._model, self._context, cepstrum_to_lpc(own)[0])
+        if frame != self._conditioned or self._described_anew:
+            context = self._rows_around(frame)
+            if frame != self._conditioned or not np.array_equal(context, self._context):
+                self._context[:] = context
+                own = self._context[CONTEXT - 1 - LOOKAHEAD : CONTEXT - LOOKAHEAD]
+                self._condition.compute(self._model, self._context, cepstrum_to_lpc(own)[0])
             self._conditioned = frame
+            self._described_anew = False
         return min(wanted, HOP - inside)
+
+    def _rows_around(self, frame: int) -> Features:
+        """The features [5, 20] that condition a frame; what nobody described is like its nearest.
+
+        Raises ValueError if nothing was described.
+        """
+        if self._first == self._end:
+            raise ValueError("no features to speak from")
+        end = frame + LOOKAHEAD + 1
+        first = end - CONTEXT
+        behind = REMEMBERED - self._end
+        if self._first <= first and end <= self._end:
+            return self._rows[first + behind : end + behind]
+        return self._rows[np.clip(np.arange(first, end), self._first, self._end - 1) + behind]
 
 
 def synthesize(
