@@ -38,10 +38,10 @@ UNKNOWN_REACH = 400
 REACH_STEP = 2 * CHUNK_MS
 """ms by which a shorter reach has to be enough before it is shortened."""
 
-FINE = (16, 2.32)
+FINE = (16, 2.28)
 COARSE = (13, 1.2)
-"""Bytes of a DRED payload: header and initial state, and each chunk of 40 ms; enough for q0 = 4 to
-6, and the least to be content with, q0 = 9 (docs/redundancy.md)."""
+"""Bytes of a DRED payload: header and initial state, and each chunk of 40 ms; enough for q0 = 3 to
+7, and the least to be content with, q0 = 8 to 10 (docs/redundancy.md)."""
 
 CONTAINER_BYTES = 6
 """What a packet grows by beyond the payload: extension, prefix, padding's length."""

@@ -56,7 +56,7 @@ class DredEncoder:
 
     `lookahead` is by how many samples (16 kHz) the base layer's decoder lags behind what its
     encoder was given (`OpusEncoder.lookahead`). `slope` is dQ of the syntax: how fast quality
-    falls into the past; 5 is half a level per 40 ms. `finest` and `coarsest` bound q0; what
+    falls into the past; 7 is a level per 40 ms. `finest` and `coarsest` bound q0; what
     does not fit at `coarsest` becomes shorter instead.
 
     Raises ValueError when a setting is out of range, DredModelError if there is no model.
@@ -66,7 +66,7 @@ class DredEncoder:
         self,
         *,
         lookahead: int = 0,
-        slope: int = 5,
+        slope: int = 7,
         finest: int = 0,
         coarsest: int = 12,
         model: DredModel | None = None,

@@ -29,9 +29,9 @@ STEPS = 50
 """Encoder steps per update: 1 s, which two interleaved runs of 25 latents cover exactly once."""
 SLOPES = (0, 2, 3, 4, 6, 8, 12, 16)
 """Level steps per 16 latents that a DRED header can name."""
-LEVELS_IN_USE = (4, 10)
+LEVELS_IN_USE = (2, 8)
 """Range of q0 (its end left out) that calls choose with the bits they are given."""
-SLOPE_IN_USE = 5
+SLOPE_IN_USE = 7
 """dQ of calls: the default of `DredEncoder`."""
 CHECKPOINT = "checkpoint.pt"
 HARD_RATE_WEIGHT = 0.1

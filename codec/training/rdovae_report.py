@@ -24,7 +24,7 @@ Array = npt.NDArray[np.float32]
 
 LATENTS = 25
 """Of a payload of 1 s."""
-SETTINGS = [(q0, 0) for q0 in range(0, 16, 3)] + [(0, 5), (3, 5), (6, 5), (9, 5)]
+SETTINGS = [(q0, 0) for q0 in range(16)] + [(q0, 7) for q0 in range(0, 10, 2)]
 """q0 and dQ."""
 VOICED = 0.2
 """Periodicity feature above which a frame's pitch matters."""

@@ -129,7 +129,7 @@ def test_a_run_is_no_longer_than_what_was_lost_of_its_burst(metrics: BurstMetric
 
 def test_a_call_begins_with_redundancy_and_a_clean_network_ends_it() -> None:
     policy = dred()
-    assert policy.current == Redundancy(10, False, 400, 40, 24_000)
+    assert policy.current == Redundancy(10, False, 400, 39, 24_000)
 
     over = settings_over(policy, Link(), clean(), 40)
 

@@ -162,7 +162,8 @@ def test_silence_before_speech_is_left_out(woman: Pcm) -> None:
 def test_an_encoder_that_rested_takes_up_where_it_is(woman: Pcm, rest: int) -> None:
     truth = FeatureExtractor().process(woman.ravel())
     awake, rested = DredEncoder(), DredEncoder()
-    awake_error, rested_error = [], []
+    awake_error: list[float] = []
+    rested_error: list[float] = []
     for k, pcm in enumerate(woman[: REST + rest + 10]):
         awake.push(pcm)
         rested.push(pcm)
