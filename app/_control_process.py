@@ -1,9 +1,14 @@
-"""Run as a program by `app.control_timer`: sleeps to a schedule and writes down when it woke.
+"""Run as a program by `app.control_timer`: sleeps to a schedule and writes down when it overslept.
 
 Nothing but the standard library, nothing of this project: it is to stay out of everyone's way.
-Argument: the period in seconds. Output: pairs of native doubles, the instant of
-`time.monotonic()` at which to wake and the one of waking, once a second. Ends with its input.
+Arguments: the period and the lateness that is worth a note, in seconds, and 1 to run ahead of the
+real-time priority it was started with. Each processor, of the first few, has a thread that stays on
+it: a host that takes away one of them does not stop the others. Output: triples of native
+doubles, the processor's number and the instants of `time.monotonic()` at which to wake and of
+waking; twice a second at most. Ends with its input.
 """
+
+from __future__ import annotations
 
 import contextlib
 import os
@@ -12,35 +17,66 @@ import threading
 import time
 from array import array
 
+MOST_PROCESSORS = 4
 
-def main() -> None:
-    """Ticks until standard input ends."""
-    period = float(sys.argv[1])
-    over = threading.Event()
 
-    def watch() -> None:
-        sys.stdin.buffer.read()
-        over.set()
+def processors() -> list[int]:
+    """Those we may run on, some of them if there are many; [-1] where that cannot be chosen."""
+    try:
+        return sorted(os.sched_getaffinity(0))[:MOST_PROCESSORS]
+    except AttributeError:
+        return [-1]
 
-    threading.Thread(target=watch, daemon=True).start()
-    due = time.monotonic()
-    records = array("d")
-    written = due
+
+def settle(processor: int, ahead: bool) -> None:
+    """Ties the calling thread to a processor; `ahead` of those with its real-time priority."""
+    with contextlib.suppress(AttributeError, OSError):
+        if processor >= 0:
+            os.sched_setaffinity(0, {processor})
+        if ahead and os.sched_getscheduler(0) == os.SCHED_RR:
+            higher = os.sched_getparam(0).sched_priority + 1
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(higher))
+
+
+def tick(
+    processor: int, period: float, threshold: float, ahead: bool, over: threading.Event
+) -> None:
+    """Wakes every `period` seconds until it is over."""
+    settle(processor, ahead)
+    late = array("d")
+    due = written = time.monotonic()
     while not over.is_set():
         due += period
         now = time.monotonic()
         if due > now:
             time.sleep(due - now)
             now = time.monotonic()
-        records.extend((due, now))
+        if now - due > threshold:
+            late.extend((processor, due, now))
         due = max(due, now - period)  # after a stall: no burst of ticks that were all late
-        if now - written >= 1:
-            os.write(1, records.tobytes())
-            records = array("d")
+        if late and now - written >= 0.5:
+            put(late)
+            late = array("d")
             written = now
-    os.write(1, records.tobytes())
+    put(late)
+
+
+def put(late: array[float]) -> None:
+    """Hands over what was late: less than PIPE_BUF at any bearable rate, so in one piece."""
+    with contextlib.suppress(BrokenPipeError):  # who reads may have been killed
+        os.write(1, late.tobytes())
+
+
+def main() -> None:
+    """Ticks until standard input ends."""
+    period, threshold, ahead = float(sys.argv[1]), float(sys.argv[2]), sys.argv[3] == "1"
+    over = threading.Event()
+    for processor in processors():
+        arguments = (processor, period, threshold, ahead, over)
+        threading.Thread(target=tick, args=arguments).start()
+    sys.stdin.buffer.read()
+    over.set()
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):  # who reads may have been killed
-        main()
+    main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ from app.reception import Reception
 from app.sender import EncodedFrame
 from app.timeline import Timeline
 from codec import FRAME_SECONDS
+
+SWITCH_INTERVAL = 0.0005
+"""Seconds after which a thread that holds the interpreter gives it to one that waits for it."""
 
 HOUSEKEEPING = 0.1
 """Seconds between looks at timers. RTCP need not be punctual."""
@@ -142,6 +146,8 @@ class Call:
         # what was loaded until now is not garbage; looking through it would stop all threads for
         # longer than a frame lasts
         gc.freeze()
+        # of two threads in need of the interpreter, the one that plays must not wait for 5 ms
+        sys.setswitchinterval(SWITCH_INTERVAL)
         self.realtime = request_realtime()
         self.control.start()
         self._transport.set_receiver(self._receive)

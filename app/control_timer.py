@@ -2,40 +2,57 @@
 
 from __future__ import annotations
 
+import bisect
 import subprocess
 import sys
 import threading
 from array import array
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
-from app.pacing import Distribution, Miss
+from app.pacing import Miss
 
-KEPT_STALLS = 2000
+KEPT_STALLS = 10_000
 
 PROGRAM = Path(__file__).with_name("_control_process.py")
 
 
-class ControlTimer:
-    """Records how late a thread wakes that has nothing else to do.
+class Stall(NamedTuple):
+    """A tick that came late: instants of the monotonic clock, in seconds."""
 
-    The thread lives in a process of its own. In ours it would wait for the interpreter's lock
-    like any other, and blame the machine for what our own code held up. It reports once a second,
-    so the numbers lag until `stop`.
+    processor: int
+    due: float
+    """When to wake; the stall began before it, by less than a period."""
+    woke: float
+
+
+class ControlTimer:
+    """Records how late threads wake that have nothing else to do, one on each processor.
+
+    They live in a process of their own. In ours they would wait for the interpreter's lock like any
+    other, and blame the machine for what our own code held up. It reports late ticks twice a
+    second.
     """
 
-    def __init__(self, period: float = 0.005, *, threshold: float = 0.003) -> None:
-        """Ticks every `period` seconds; one later than `threshold` seconds is a stall."""
+    def __init__(
+        self, period: float = 0.004, *, threshold: float = 0.001, ahead: bool = True
+    ) -> None:
+        """Ticks every `period` seconds; one later than `threshold` seconds is a stall.
+
+        A shorter stall than the two together may pass unseen. With `ahead` real-time threads of
+        the caller's priority do not keep it waiting.
+        """
         self.period = period
         self.threshold = threshold
-        self.lateness = Distribution()
-        """Seconds, of every tick."""
+        self.ahead = ahead
+        self.stalls: deque[Stall] = deque(maxlen=KEPT_STALLS)
+        """The latest late ticks."""
         self.stalled = 0
-        """Ticks that were later than the threshold."""
-        self.stalls: deque[tuple[float, float]] = deque(maxlen=KEPT_STALLS)
-        """The latest of them: the monotonic instants of when to wake, and of waking."""
+        """All of them."""
+        self.longest = 0.0
+        """Seconds by which the worst of them was late."""
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
 
@@ -43,8 +60,9 @@ class ControlTimer:
         """Starts the process; it ends with `stop` or with ours, however that ends."""
         if self._process is not None:
             raise RuntimeError("the control timer was started before")
+        numbers = (str(self.period), str(self.threshold), "1" if self.ahead else "0")
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(PROGRAM), str(self.period)],
+            [sys.executable, "-I", "-S", str(PROGRAM), *numbers],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C on the terminal is for us to handle
@@ -65,30 +83,32 @@ class ControlTimer:
         self._process.kill()
         self._process.wait()
 
-    def add(self, due: float, woke: float) -> None:
-        """Takes in one tick: the instants at which it was to wake, and woke."""
-        self.lateness.add(woke - due)
-        if woke - due > self.threshold:
-            self.stalled += 1
-            self.stalls.append((due, woke))
-
-    def explains(self, miss: Miss) -> bool:
-        """Whether the deadline had been kept but for stalls of the machine during the work."""
-        stalls = list(self.stalls)
-        lost = sum(max(0.0, min(woke, miss.finished) - max(due, miss.due)) for due, woke in stalls)
-        return lost >= miss.finished - miss.deadline
+    def add(self, stall: Stall) -> None:
+        """Takes in a late tick."""
+        self.stalled += 1
+        self.longest = max(self.longest, stall.woke - stall.due)
+        self.stalls.append(stall)
 
     def count_explained(self, misses: Iterable[Miss]) -> int:
-        """How many of the misses the machine caused."""
-        return sum(map(self.explains, list(misses)))
+        """How many deadlines had been kept but for stalls of one processor during the work."""
+        stalls = sorted(self.stalls, key=lambda stall: stall.due)
+        dues = [stall.due for stall in stalls]
+        explained = 0
+        for miss in list(misses):
+            first = bisect.bisect_left(dues, miss.due - self.longest)
+            lost: defaultdict[int, float] = defaultdict(float)
+            for processor, due, woke in stalls[first : bisect.bisect_right(dues, miss.finished)]:
+                lost[processor] += max(0.0, min(woke, miss.finished) - max(due, miss.due))
+            explained += max(lost.values(), default=0.0) >= miss.finished - miss.deadline
+        return explained
 
     def _read(self, pipe: IO[bytes]) -> None:
         rest = b""
         # read1 gives what there is; read would wait for the buffer to fill
         while chunk := pipe.read1(65536):  # type: ignore[attr-defined]
             rest += chunk
-            whole = len(rest) // 16 * 16
+            whole = len(rest) // 24 * 24
             numbers = array("d", rest[:whole])
             rest = rest[whole:]
-            for due, woke in zip(numbers[::2], numbers[1::2], strict=True):
-                self.add(due, woke)
+            for at in range(0, len(numbers), 3):
+                self.add(Stall(int(numbers[at]), numbers[at + 1], numbers[at + 2]))
