@@ -65,6 +65,7 @@ def spectrograms(folder: Path) -> Picture:
         )
         for axis, (title, pcm) in zip(axes[:, 0], signals.items(), strict=True):
             axis.specgram(pcm / 32768, NFFT=512, Fs=SAMPLE_RATE, noverlap=432, vmin=-140, vmax=-50)
+            axis.set_facecolor(pyplot.get_cmap()(0))  # digital silence has no level
             axis.set_ylabel(f"{title}\nHz")
         axes[-1, 0].set_xlabel("s")
         figure.tight_layout()
