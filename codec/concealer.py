@@ -114,6 +114,17 @@ class Concealer:
         self._onward = None
         return self._hear(pcm)
 
+    def expect_loss(self) -> None:
+        """Does, while there is time, what the first missing frame would begin with.
+
+        To be called after a good frame when the next one is not there. What is heard does not
+        depend on it, but for the light in which the voice follows its last 10 ms.
+        """
+        self._look_back()
+        if not self._in_hole:
+            ahead = self._predictor.foresee(HOPS + AHEAD)
+            self._take_up(sharpen(ahead, PREDICTED_DETAIL))
+
     def past(self, samples: int, onward: int) -> npt.NDArray[np.int16] | None:
         """In a hole, the sound around its end if the next frame is good: int16 [samples].
 

@@ -46,6 +46,9 @@ class Concealer(Protocol):
     def good(self, pcm: PcmFrame) -> PcmFrame:
         """A frame that is right; returns it as it is to be heard, joined to what it follows."""
 
+    def expect_loss(self) -> None:
+        """The frame after the one that was good is likely to be missing."""
+
     def conceal(self) -> PcmFrame:
         """A guess at a missing frame."""
 
@@ -137,6 +140,11 @@ class SpeechDecoder:
         redundancy = self._read(packet, timestamp)
         if redundancy is not None:
             redundancy.at(oldest - HALF_HOP_TICKS, 1)
+
+    def expect_loss(self) -> None:
+        """The next frame is not here yet: gets ready, ahead of time, to do without."""
+        if self._concealer is not None and not self._silent:
+            self._concealer.expect_loss()
 
     def _decode(self, plan: FramePlan) -> tuple[PcmFrame, FrameSource]:
         if plan.source is FrameSource.SILENCE:

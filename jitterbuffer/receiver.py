@@ -149,6 +149,9 @@ class PlayoutReceiver:
     def _prepare(self) -> None:
         """Runs the networks for the next hole now that a frame was cheap, newest frame first."""
         hole = self._buffer.hole()
+        by_lbrr = hole is not None and hole.steps[0][1].source is FrameSource.LBRR
+        if not self._buffer.has_next() and not by_lbrr:
+            self._decoder.expect_loss()
         if hole is None:
             return
         for slot, decision in hole.steps:

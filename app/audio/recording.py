@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
-import time
 import wave
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 import av
@@ -135,7 +135,8 @@ class Recorder:
             self._writer: _Writer = writer(self.path)
         except (OSError, av.FFmpegError) as error:
             raise AudioError(f"cannot record to {self.path}: {error.strerror}") from None
-        self._frames: SimpleQueue[bytes | None] = SimpleQueue()
+        self._frames: SimpleQueue[bytes] = SimpleQueue()
+        self._over = threading.Event()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
@@ -154,7 +155,7 @@ class Recorder:
         if self._closed:
             return
         self._closed = True
-        self._frames.put(None)
+        self._over.set()
         self._thread.join()
 
     def _run(self) -> None:
@@ -169,10 +170,11 @@ class Recorder:
             self.error = self.error or f"completing {self.path} failed: {error.strerror}"
 
     def _record(self) -> None:
-        flushed = time.monotonic()
-        while (pcm := self._frames.get()) is not None:
-            self._writer.write(pcm)
-            now = time.monotonic()
-            if now - flushed >= FLUSH_SECONDS:
-                self._writer.flush()
-                flushed = now
+        over = False
+        while not over:
+            # not frame by frame: each would wake this thread in the middle of playout
+            over = self._over.wait(FLUSH_SECONDS)
+            with contextlib.suppress(Empty):
+                while True:
+                    self._writer.write(self._frames.get_nowait())
+            self._writer.flush()

@@ -169,6 +169,9 @@ class Ramp:
         self.calls.append("good" if pcm.any() else "silence")
         return pcm
 
+    def expect_loss(self) -> None:
+        self.calls.append("ready")
+
     def conceal(self) -> PcmFrame:
         self.calls.append("conceal")
         return np.full(FRAME, 1234, np.int16)
