@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from codec import FRAME
 from codec.comfort_noise import ComfortNoise
-from codec.feature_predictor import RECEIVED, REDUNDANT, FeaturePredictor, PredictorNetwork
+from codec.feature_predictor import LOST, RECEIVED, REDUNDANT, FeaturePredictor, PredictorNetwork
 from codec.features import HOP, NUM_FEATURES, SYNTHESIS_LAG, FeatureExtractor
 from codec.frame import PcmFrame
 from codec.lpcnet import LpcNet, Sampling, Vocoder
@@ -65,6 +65,10 @@ def prediction_gain(start: int) -> npt.NDArray[np.float32]:
     return np.cos(np.pi / 2 * past).astype(np.float32)
 
 
+def _bounded(features: Features) -> Features:
+    return np.clip(np.nan_to_num(features), -LIMIT, LIMIT).astype(np.float32)
+
+
 class Concealer:
     """The receiving end of one stream. Bounded memory; belongs to one thread at a time.
 
@@ -93,6 +97,8 @@ class Concealer:
         """How the voice of the hole that ends goes on, once somebody wants to know."""
         self._position = 0
         self._in_hole = False
+        self._ready_for: float | None = None
+        """What the voice has made itself ready for: a guess, or features from redundancy."""
         self._predicted = GONE
         """Samples of prediction since features were last known."""
         self._gain = 0.0
@@ -112,18 +118,25 @@ class Concealer:
         self._gain = 1.0
         self._in_hole = False
         self._onward = None
+        self._ready_for = None
         return self._hear(pcm)
 
-    def expect_loss(self) -> None:
+    def expect_loss(self, features: Features | None = None) -> None:
         """Does, while there is time, what the first missing frame would begin with.
 
-        To be called after a good frame when the next one is not there. What is heard does not
-        depend on it, but for the light in which the voice follows its last 10 ms.
+        To be called after a good frame when the next one is not there, with its features if they
+        are known, as for `rebuild`. It is done again if the frame is then made from others: the
+        voice follows the last 15 ms before a hole in the light of what comes.
         """
         self._look_back()
-        if not self._in_hole:
-            ahead = self._predictor.foresee(HOPS + AHEAD)
-            self._take_up(sharpen(ahead, PREDICTED_DETAIL))
+        if self._in_hole:
+            return
+        foreseen = sharpen(self._predictor.foresee(HOPS + AHEAD), PREDICTED_DETAIL)
+        if features is not None:
+            known = _bounded(features)[: HOPS + AHEAD]
+            foreseen = np.concatenate([known, foreseen[len(known) :]])
+        self._take_up(foreseen, afresh=True)
+        self._ready_for = LOST if features is None else REDUNDANT
 
     def past(self, samples: int, onward: int) -> npt.NDArray[np.int16] | None:
         """In a hole, the sound around its end if the next frame is good: int16 [samples].
@@ -147,7 +160,8 @@ class Concealer:
         ahead = self._predictor.foresee(AHEAD)
         mix = np.zeros(FRAME, np.float32)
         if gain[0] > 0:
-            self._take_up(sharpen(np.concatenate([guesses, ahead]), PREDICTED_DETAIL))
+            features = sharpen(np.concatenate([guesses, ahead]), PREDICTED_DETAIL)
+            self._take_up(features, afresh=self._ready_for == REDUNDANT)
             mix += self._voice.speak(FRAME) * gain
         if gain[-1] < 1:
             mix += self._noise.noise(HOPS) * np.sqrt(1 - gain**2)
@@ -164,14 +178,15 @@ class Concealer:
         """
         if features.ndim != 2 or len(features) < HOPS or features.shape[1] != NUM_FEATURES:
             raise ValueError(f"features {list(features.shape)} where [2, {NUM_FEATURES}] is due")
-        features = np.clip(np.nan_to_num(features), -LIMIT, LIMIT).astype(np.float32)
+        features = _bounded(features)
         own, ahead = features[:HOPS], features[HOPS : HOPS + AHEAD]
         self._look_back()
         self._predictor.tell(own, REDUNDANT)
         if len(ahead) < AHEAD:
             ahead = np.concatenate([ahead, self._predictor.foresee(AHEAD)[len(ahead) :]])
         # a voice that has faded is not what was heard last
-        self._take_up(np.concatenate([own, ahead]), afresh=self._gain < 1)
+        afresh = self._gain < 1 or self._ready_for == LOST
+        self._take_up(np.concatenate([own, ahead]), afresh=afresh)
         self._predicted = 0
         self._gain = 1.0
         return self._missed(self._voice.speak(FRAME))
@@ -210,6 +225,7 @@ class Concealer:
     def _missed(self, pcm: PcmFrame) -> PcmFrame:
         self._in_hole = True
         self._onward = None
+        self._ready_for = None
         # what was said is known better than it can be measured; the extractor just keeps up
         self._extractor.process(pcm)
         return self._hear(pcm)

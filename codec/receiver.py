@@ -46,8 +46,11 @@ class Concealer(Protocol):
     def good(self, pcm: PcmFrame) -> PcmFrame:
         """A frame that is right; returns it as it is to be heard, joined to what it follows."""
 
-    def expect_loss(self) -> None:
-        """The frame after the one that was good is likely to be missing."""
+    def expect_loss(self, features: npt.NDArray[np.float32] | None = None) -> None:
+        """The frame after the one that was good is likely to be missing.
+
+        `features` are its own, as for `rebuild`, if they are known.
+        """
 
     def conceal(self) -> PcmFrame:
         """A guess at a missing frame."""
@@ -141,10 +144,13 @@ class SpeechDecoder:
         if redundancy is not None:
             redundancy.at(oldest - HALF_HOP_TICKS, 1)
 
-    def expect_loss(self) -> None:
-        """The next frame is not here yet: gets ready, ahead of time, to do without."""
+    def expect_loss(self, plan: FramePlan | None = None) -> None:
+        """The next frame is not here: gets ready, ahead of time, to do without.
+
+        `plan` is how it would be rebuilt by what is here now, if it can be.
+        """
         if self._concealer is not None and not self._silent:
-            self._concealer.expect_loss()
+            self._concealer.expect_loss(None if plan is None else self._recall(plan))
 
     def _decode(self, plan: FramePlan) -> tuple[PcmFrame, FrameSource]:
         if plan.source is FrameSource.SILENCE:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from codec import FRAME, FRAME_TICKS, SAMPLE_RATE
+from codec import FRAME, FRAME_SECONDS, FRAME_TICKS, SAMPLE_RATE
 from codec.frame import FramePlan, FrameSource, HoleAction, PcmFrame
 from jitterbuffer.buffer import JitterBuffer
 from jitterbuffer.packet import MediaPacket
+from jitterbuffer.plan import HolePlan
 from jitterbuffer.sound import PlayedBlock, Sound
 from jitterbuffer.timescale import (
     ALIKE,
@@ -43,6 +44,9 @@ PATIENCE = 3
 SPARE = 32
 """Samples, 2 ms: more than so many that wait although nothing is to come after them are cut in the
 next pause."""
+
+FORESIGHT = 1.4 * FRAME_SECONDS
+"""Seconds of target delay from which on the next packet is usually there when a frame is played."""
 
 READS = 2
 """Packets whose DRED is read per frame, at most: some 0.3 ms each."""
@@ -149,9 +153,8 @@ class PlayoutReceiver:
     def _prepare(self) -> None:
         """Runs the networks for the next hole now that a frame was cheap, newest frame first."""
         hole = self._buffer.hole()
-        by_lbrr = hole is not None and hole.steps[0][1].source is FrameSource.LBRR
-        if not self._buffer.has_next() and not by_lbrr:
-            self._decoder.expect_loss()
+        if self._buffer.target_delay >= FORESIGHT and not self._buffer.has_next():
+            self._expect_loss(hole)
         if hole is None:
             return
         for slot, decision in hole.steps:
@@ -160,6 +163,19 @@ class PlayoutReceiver:
                 oldest = packet.timestamp - (packet.slot - slot) * FRAME_TICKS
                 self._decoder.prepare(packet.payload, packet.timestamp, oldest)
                 return
+
+    def _expect_loss(self, hole: HolePlan | None) -> None:
+        """Lets the decoder get ready for what comes next, if the vocoder is to say it."""
+        slot, decision = hole.steps[0] if hole is not None else (0, None)
+        packet = decision.packet if decision is not None else None
+        if packet is None:
+            self._decoder.expect_loss()
+        elif decision is not None and decision.source is FrameSource.DRED:
+            distance = packet.slot - slot
+            timestamp = packet.timestamp - distance * FRAME_TICKS
+            self._decoder.expect_loss(
+                FramePlan(FrameSource.DRED, timestamp, packet=packet.payload, distance=distance)
+            )
 
     def _adjust(self, playout_at: float) -> None:
         """Brings the delay towards its target where the sound allows."""

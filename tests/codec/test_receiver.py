@@ -169,7 +169,7 @@ class Ramp:
         self.calls.append("good" if pcm.any() else "silence")
         return pcm
 
-    def expect_loss(self) -> None:
+    def expect_loss(self, features: npt.NDArray[np.float32] | None = None) -> None:
         self.calls.append("ready")
 
     def conceal(self) -> PcmFrame:
