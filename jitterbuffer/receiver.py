@@ -124,7 +124,7 @@ class PlayoutReceiver:
 
     def _next_frame(self, playout_at: float) -> None:
         """Decodes the next frame, and a little ahead of what will be rebuilt after it."""
-        self._read_ahead()
+        was_read = self._read_ahead()
         plan = self._buffer.pull(playout_at, queued=len(self._sound) / SAMPLE_RATE)
         pcm, source = self._decoder.carry_out(plan)
         self._timestamp = plan.timestamp
@@ -137,23 +137,31 @@ class PlayoutReceiver:
         self._as_said = self._as_said + 1 if source in AS_SAID else 0
         if source in AS_SAID:
             self._passive = self._background.is_passive(pcm)
-            self._prepare()
+            self._prepare(was_read)
 
-    def _read_ahead(self) -> None:
-        """Learns what the packets behind the next hole know of it, as the plan depends on that."""
-        for _ in range(READS):
+    def _read_ahead(self) -> bool:
+        """Learns what the packets behind the next hole know of it, as the plan depends on that.
+
+        Whether there was any to be read.
+        """
+        for number in range(READS):
             hole = self._buffer.hole()
             unread = [v for v in hole.views() if v.dred_span is None] if hole else []
             if not unread:
-                return
+                return number > 0
             view = unread[0]
             span = self._decoder.describes(view.payload, view.timestamp)
             self._buffer.learn_span(view, span)
+        return True
 
-    def _prepare(self) -> None:
-        """Runs the networks for the next hole now that a frame was cheap, newest frame first."""
+    def _prepare(self, was_read: bool) -> None:
+        """Runs the networks for the next hole now that a frame was cheap, newest frame first.
+
+        If that hole has only now been read, there is enough to do without the vocoder.
+        """
         hole = self._buffer.hole()
-        if self._buffer.target_delay >= FORESIGHT and not self._buffer.has_next():
+        foresees = self._buffer.target_delay >= FORESIGHT and not was_read
+        if foresees and not self._buffer.has_next():
             self._expect_loss(hole)
         if hole is None:
             return
