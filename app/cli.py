@@ -400,7 +400,7 @@ def _add_evaluate_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="PATH",
-        help="speech, files and folders (default: three short clips of the package); CLIP.txt "
+        help="speech, files and folders (default: two short clips of the package); CLIP.txt "
         "beside CLIP.flac says what is said in it, for word error rates",
     )
     parser.add_argument(

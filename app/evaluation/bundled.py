@@ -12,7 +12,7 @@ TRACES = Path(__file__).parent / "data" / "traces"
 and 30 % in runs of 3; `single`: four holes of one length."""
 
 _SPEECH = Path(__file__).parents[1] / "clips"
-_PARTS = (("man.flac", 6.3, 10.3), ("woman.flac", 0.0, 4.0), ("woman.flac", 4.96, 8.96))
+_PARTS = (("man.flac", 6.3, 10.3), ("woman.flac", 4.96, 8.96))
 
 
 def bundled_clips() -> list[Clip]:
