@@ -376,8 +376,7 @@ def _receiving(load: Workload, name: str, path: str, lost: int) -> Stage:
 def _receive_good(load: Workload) -> Iterator[Stage]:
     """What an arrived frame costs beside decoding: features, prediction, background."""
     concealer = Concealer()
-    step = lambda i: concealer.good(load.frames[load.at(i)])  # noqa: E731
-    yield Stage("receive.good", step, paths()[0])
+    yield Stage("receive.good", lambda i: concealer.good(load.frames[load.at(i)]), paths()[0])
 
 
 @stage("receive.before_lost")
@@ -399,7 +398,7 @@ def _before_lost(load: Workload, path: str) -> Stage:
 
 @stage("receive.first_lost")
 def _receive_first_lost(load: Workload) -> Iterator[Stage]:
-    """The dearest of those that are missing: libraries and tables are not in the caches yet."""
+    """The vocoder has got ready for it in the frame before."""
     for path in paths():
         yield _receiving(load, "receive.first_lost", path, 1)
 
