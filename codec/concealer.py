@@ -31,11 +31,12 @@ AHEAD = 2
 
 TOGETHER = 5
 """Good frames that are looked at in one go, 100 ms: one alone finds the networks and tables gone
-from the processor's caches, and costs twice as much. A hole pays for those that are left, five at most."""
+from the processor's caches, and costs twice as much. A hole pays for what is left, five at most."""
 
 WARM_UP = FRAME
 """Samples of heard signal the vocoder follows before it speaks: 20 ms. Twice as much sounds no
-better, and it falls due at once: before a hole that is seen to come, or in its first frame."""
+better, and it falls due at once: before a hole that is seen to come, or in its first
+frame."""
 
 JOIN = 80
 """Samples of the cross-fade into a good frame: 5 ms. The vectors that the frame before it was
