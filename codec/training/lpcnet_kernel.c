@@ -3,13 +3,13 @@
  *   GRU A (256 units; inputs: three table rows and the frame's conditioning; block-sparse recurrence)
  *   -> GRU B (32 units) -> binary tree of 255 dual fully-connected nodes (8 decisions per sample)
  *
- * Sixteen sequences are computed at a time, one per vector lane: a value of one unit for sixteen
- * sequences is a `vec`, and a matrix product is "broadcast one weight, multiply a vec, add", with
- * the sums of sixteen outputs kept in registers. Weight gradients are sums over time and sequences,
- * so for them a few steps are transposed to one row per (step, sequence) and the lanes become outputs.
+ * Sixteen sequences are computed at a time, one per lane of PARTS vectors: a matrix product is
+ * "broadcast one weight, multiply a vec, add", with as many sums kept in registers as there are.
+ * Weight gradients are sums over time and sequences, so for them a few steps are transposed to one row
+ * per (step, sequence) and the lanes become outputs.
  *
- * Everything is written with the vector extensions of GCC and Clang: the compiler splits a vec where
- * the machine has narrower registers.
+ * Everything is written with the vector extensions of GCC and Clang. A vec is as wide as the machine's
+ * registers: of wider ones GCC makes scalar code.
  */
 #include <math.h>
 #include <pthread.h>
@@ -18,8 +18,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined __AVX512F__
+#define WIDTH 16
+#elif defined __AVX__
+#define WIDTH 8
+#else
+#define WIDTH 4
+#endif
+
 enum {
-    LANES = 16,
+    LANES = 16,         /* sequences side by side, and outputs of a block */
+    PARTS = LANES / WIDTH,
+    TILE = WIDTH == 16 ? 16 : WIDTH / 2, /* outputs whose sums, PARTS each, fit into the registers */
+    RUN = WIDTH == 16 ? 6 : 1,           /* blocks whose gradients do */
     UNITS_A = 256,
     GATES_A = 3 * UNITS_A,
     UNITS_B = 32,
@@ -35,9 +46,12 @@ enum {
     MAX_THREADS = 64,
 };
 
-typedef float vec __attribute__((vector_size(64)));
-typedef float vec_any __attribute__((vector_size(64), aligned(4))); /* the same, at any address */
-typedef int32_t ivec __attribute__((vector_size(64)));
+typedef float vec __attribute__((vector_size(4 * WIDTH)));
+typedef float vec_any __attribute__((vector_size(4 * WIDTH), aligned(4))); /* at any address */
+typedef int32_t ivec __attribute__((vector_size(4 * WIDTH)));
+
+/* A value of one unit for all sequences. */
+typedef struct { vec part[PARTS]; } lanes;
 
 #define INLINE static inline __attribute__((always_inline))
 #define LOAD(p) ((vec)(*(const vec_any *)(p)))
@@ -79,10 +93,10 @@ typedef struct {
 } Network;
 
 typedef struct { /* what the backward pass needs of one step */
-    vec state_a[UNITS_A], state_b[UNITS_B];               /* before the step */
-    vec update_a[UNITS_A], reset_a[UNITS_A], new_a[UNITS_A], inner_a[UNITS_A];
-    vec update_b[UNITS_B], reset_b[UNITS_B], new_b[UNITS_B], inner_b[UNITS_B];
-    vec d_state_b[UNITS_B];                               /* from the tree, after the step */
+    lanes state_a[UNITS_A], state_b[UNITS_B];             /* before the step */
+    lanes update_a[UNITS_A], reset_a[UNITS_A], new_a[UNITS_A], inner_a[UNITS_A];
+    lanes update_b[UNITS_B], reset_b[UNITS_B], new_b[UNITS_B], inner_b[UNITS_B];
+    lanes d_state_b[UNITS_B];                             /* from the tree, after the step */
 } Step;
 
 /* Rows are an odd number of cache lines long, or one column's rows would share a few cache sets. */
@@ -130,7 +144,7 @@ INLINE vec sigmoid(vec x) { return 1.f / (1.f + exponential(-x)); }
 INLINE vec hyperbolic_tangent(vec x) { return 2.f / (1.f + exponential(-2.f * x)) - 1.f; }
 
 #define SWAP_BLOCKS(S, LOW, HIGH)                                            \
-    for (int i = 0; i < LANES; i++)                                          \
+    for (int i = 0; i < WIDTH; i++)                                          \
         if (!(i & S)) {                                                      \
             vec a = v[i], b = v[i + S];                                      \
             v[i] = __builtin_shufflevector(a, b, LOW);                       \
@@ -139,7 +153,8 @@ INLINE vec hyperbolic_tangent(vec x) { return 2.f / (1.f + exponential(-2.f * x)
 #define LIST(...) __VA_ARGS__
 
 /* Transpose in registers: exchange the off-diagonal halves of 2x2, 4x4, 8x8 and 16x16 blocks. */
-INLINE void transpose(vec v[LANES]) {
+INLINE void transpose(vec v[WIDTH]) {
+#if WIDTH == 16
 #pragma GCC unroll 16
     SWAP_BLOCKS(1, LIST(0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30),
                 LIST(1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31))
@@ -152,82 +167,127 @@ INLINE void transpose(vec v[LANES]) {
 #pragma GCC unroll 16
     SWAP_BLOCKS(8, LIST(0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
                 LIST(8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
+#elif WIDTH == 8
+#pragma GCC unroll 8
+    SWAP_BLOCKS(1, LIST(0, 8, 2, 10, 4, 12, 6, 14), LIST(1, 9, 3, 11, 5, 13, 7, 15))
+#pragma GCC unroll 8
+    SWAP_BLOCKS(2, LIST(0, 1, 8, 9, 4, 5, 12, 13), LIST(2, 3, 10, 11, 6, 7, 14, 15))
+#pragma GCC unroll 8
+    SWAP_BLOCKS(4, LIST(0, 1, 2, 3, 8, 9, 10, 11), LIST(4, 5, 6, 7, 12, 13, 14, 15))
+#else
+#pragma GCC unroll 4
+    SWAP_BLOCKS(1, LIST(0, 4, 2, 6), LIST(1, 5, 3, 7))
+#pragma GCC unroll 4
+    SWAP_BLOCKS(2, LIST(0, 1, 4, 5), LIST(2, 3, 6, 7))
+#endif
 }
 
-/* units [n][LANES] -> rows [LANES] of n floats, `stride` apart; n a multiple of LANES */
-INLINE void to_rows(const vec *units, int n, float *rows, int stride) {
-    for (int u = 0; u < n; u += LANES) {
-        vec v[LANES];
-        for (int i = 0; i < LANES; i++) v[i] = units[u + i];
-        transpose(v);
-        for (int i = 0; i < LANES; i++) STORE(rows + i * stride + u, v[i]);
-    }
+/* n units -> rows [LANES] of n floats, `stride` apart; n a multiple of LANES */
+INLINE void to_rows(const lanes *units, int n, float *rows, int stride) {
+    for (int u = 0; u < n; u += WIDTH)
+        for (int p = 0; p < PARTS; p++) {
+            vec v[WIDTH];
+            for (int i = 0; i < WIDTH; i++) v[i] = units[u + i].part[p];
+            transpose(v);
+            for (int i = 0; i < WIDTH; i++) STORE(rows + (p * WIDTH + i) * stride + u, v[i]);
+        }
 }
 
 /* ---- matrix products */
 
+INLINE lanes splat(float x) {
+    lanes y;
+    for (int p = 0; p < PARTS; p++) y.part[p] = x - (vec){0};
+    return y;
+}
+
 /* sum[o] += product of the output group with x[inputs] */
-INLINE void product(const Matrix *m, int group, const vec *x, vec sum[LANES]) {
-    for (int b = m->row_start[group]; b < m->row_start[group + 1]; b++) {
-        const vec *in = x + m->row_input[b];
-        const float *w = m->row_weight + (int64_t)b * BLOCK;
-#pragma GCC unroll 4
-        for (int k = 0; k < BLOCK_INPUTS; k++) {
-            vec value = in[k];
+INLINE void product(const Matrix *m, int group, const lanes *x, lanes sum[LANES]) {
+#pragma GCC unroll 1
+    for (int first = 0; first < LANES; first += TILE) {
+        vec total[TILE][PARTS];
 #pragma GCC unroll 16
-            for (int o = 0; o < LANES; o++) sum[o] += w[k * LANES + o] * value;
+        for (int o = 0; o < TILE; o++)
+#pragma GCC unroll 4
+            for (int p = 0; p < PARTS; p++) total[o][p] = sum[first + o].part[p];
+        for (int b = m->row_start[group]; b < m->row_start[group + 1]; b++) {
+            const lanes *in = x + m->row_input[b];
+            const float *w = m->row_weight + (int64_t)b * BLOCK + first;
+#pragma GCC unroll 4
+            for (int k = 0; k < BLOCK_INPUTS; k++)
+#pragma GCC unroll 16
+                for (int o = 0; o < TILE; o++)
+#pragma GCC unroll 4
+                    for (int p = 0; p < PARTS; p++) total[o][p] += w[k * LANES + o] * in[k].part[p];
         }
+#pragma GCC unroll 16
+        for (int o = 0; o < TILE; o++)
+#pragma GCC unroll 4
+            for (int p = 0; p < PARTS; p++) sum[first + o].part[p] = total[o][p];
     }
 }
 
 /* d_x[inputs] += transpose(m) * d[outputs] */
-INLINE void add_transposed_product(const Matrix *m, int inputs, const vec *d, vec *d_x) {
+INLINE void add_transposed_product(const Matrix *m, int inputs, const lanes *d, lanes *d_x) {
+    enum { CHAINS = PARTS == 1 ? 2 : 1 }; /* enough to cover the latency of the additions */
     for (int c = 0; c < inputs / BLOCK_INPUTS; c++) {
-        vec sum[2][BLOCK_INPUTS] = {0}; /* two, to cover the latency of the additions */
+        vec sum[CHAINS][BLOCK_INPUTS][PARTS] = {0};
         for (int b = m->column_start[c]; b < m->column_start[c + 1]; b++) {
-            const vec *out = d + m->column_output[b];
+            const lanes *out = d + m->column_output[b];
             const float *w = m->column_weight + (int64_t)b * BLOCK;
 #pragma GCC unroll 16
-            for (int o = 0; o < LANES; o++) {
-                vec value = out[o];
+            for (int o = 0; o < LANES; o++)
 #pragma GCC unroll 4
                 for (int k = 0; k < BLOCK_INPUTS; k++)
-                    sum[o & 1][k] += w[o * BLOCK_INPUTS + k] * value;
-            }
+#pragma GCC unroll 4
+                    for (int p = 0; p < PARTS; p++)
+                        sum[o % CHAINS][k][p] += w[o * BLOCK_INPUTS + k] * out[o].part[p];
         }
-        for (int k = 0; k < BLOCK_INPUTS; k++) d_x[c * BLOCK_INPUTS + k] += sum[0][k] + sum[1][k];
+        for (int i = 0; i < CHAINS; i++)
+            for (int k = 0; k < BLOCK_INPUTS; k++)
+                for (int p = 0; p < PARTS; p++) d_x[c * BLOCK_INPUTS + k].part[p] += sum[i][k][p];
     }
 }
 
 /* Gradients of n consecutive blocks of one output group: n * BLOCK_INPUTS sums stay in registers. */
 INLINE void block_gradients(int n, const int32_t *input, const float *d, int d_stride,
                             const float *x, int x_stride, float *d_weight) {
-    vec sum[6][BLOCK_INPUTS];
+    vec sum[RUN][BLOCK_INPUTS][PARTS];
 #pragma GCC unroll 6
     for (int b = 0; b < n; b++)
 #pragma GCC unroll 4
-        for (int k = 0; k < BLOCK_INPUTS; k++) sum[b][k] = LOAD(d_weight + b * BLOCK + k * LANES);
+        for (int k = 0; k < BLOCK_INPUTS; k++)
+#pragma GCC unroll 4
+            for (int p = 0; p < PARTS; p++)
+                sum[b][k][p] = LOAD(d_weight + b * BLOCK + k * LANES + p * WIDTH);
     for (int row = 0; row < CHUNK_ROWS; row++) {
-        vec gradient = LOAD(d + row * d_stride);
+        const float *gradient = d + row * d_stride;
         const float *in = x + row * x_stride;
 #pragma GCC unroll 6
         for (int b = 0; b < n; b++)
 #pragma GCC unroll 4
-            for (int k = 0; k < BLOCK_INPUTS; k++) sum[b][k] += in[input[b] + k] * gradient;
+            for (int k = 0; k < BLOCK_INPUTS; k++)
+#pragma GCC unroll 4
+                for (int p = 0; p < PARTS; p++)
+                    sum[b][k][p] += in[input[b] + k] * LOAD(gradient + p * WIDTH);
     }
 #pragma GCC unroll 6
     for (int b = 0; b < n; b++)
 #pragma GCC unroll 4
-        for (int k = 0; k < BLOCK_INPUTS; k++) STORE(d_weight + b * BLOCK + k * LANES, sum[b][k]);
+        for (int k = 0; k < BLOCK_INPUTS; k++)
+#pragma GCC unroll 4
+            for (int p = 0; p < PARTS; p++)
+                STORE(d_weight + b * BLOCK + k * LANES + p * WIDTH, sum[b][k][p]);
 }
 
 static void add_weight_gradient(const Matrix *m, const float *d, int d_stride, const float *x,
                                 int x_stride, float *d_weight) {
     for (int g = 0; g < m->groups; g++) {
         const float *dg = d + g * LANES;
-        for (int b = m->row_start[g], end = m->row_start[g + 1]; b < end; b += 6) {
+        for (int b = m->row_start[g], end = m->row_start[g + 1]; b < end; b += RUN) {
             const int32_t *in = m->row_input + b;
             float *dw = d_weight + (int64_t)b * BLOCK;
+#if WIDTH == 16
             switch (end - b) {
             case 1: block_gradients(1, in, dg, d_stride, x, x_stride, dw); break;
             case 2: block_gradients(2, in, dg, d_stride, x, x_stride, dw); break;
@@ -236,6 +296,9 @@ static void add_weight_gradient(const Matrix *m, const float *d, int d_stride, c
             case 5: block_gradients(5, in, dg, d_stride, x, x_stride, dw); break;
             default: block_gradients(6, in, dg, d_stride, x, x_stride, dw);
             }
+#else
+            block_gradients(1, in, dg, d_stride, x, x_stride, dw);
+#endif
         }
     }
 }
@@ -274,7 +337,7 @@ typedef struct {
     Chunk *chunk;
     double loss;
     float *d_tables, *d_recurrent_a, *d_input_b, *d_recurrent_b;
-    vec d_bias_a[UNITS_A], d_bias_b[UNITS_B];
+    lanes d_bias_a[UNITS_A], d_bias_b[UNITS_B];
     float *d_tree_weight[2], *d_tree_bias[2], *d_tree_scale[2];
 } Worker;
 
@@ -288,7 +351,39 @@ INLINE void table_rows(const Worker *w, int lane, int t, float *base, float *row
     for (int i = 0; i < TABLES; i++) rows[i] = base + (int64_t)(i * LEVELS + in[i]) * GATES_A;
 }
 
-static void step_a(Worker *w, int t, Step *s, vec *next) {
+/* What GRU A's outputs o .. o + LANES - 1 get from the table rows and the condition. */
+INLINE void table_input(float *const row[LANES][TABLES], const float *const condition[LANES], int o,
+                        lanes out[LANES]) {
+    for (int u = 0; u < LANES; u += WIDTH)
+        for (int p = 0; p < PARTS; p++) {
+            vec v[WIDTH];
+            for (int i = 0; i < WIDTH; i++) {
+                const int lane = p * WIDTH + i;
+                v[i] = (LOAD(condition[lane] + o + u) + LOAD(row[lane][0] + o + u)) +
+                       (LOAD(row[lane][1] + o + u) + LOAD(row[lane][2] + o + u));
+            }
+            transpose(v);
+            for (int i = 0; i < WIDTH; i++) out[u + i].part[p] = v[i];
+        }
+}
+
+/* Units u .. u + n - 1 of a GRU: their gates, kept in the step, and their next state. */
+INLINE void advance(int n, const lanes *update, const lanes *reset, const lanes *inner,
+                    const lanes *before, lanes *kept_update, lanes *kept_reset, lanes *fresh,
+                    lanes *kept_inner, lanes *next) {
+    for (int u = 0; u < n; u++)
+        for (int p = 0; p < PARTS; p++) {
+            const Gates g = open_gates(update[u].part[p], reset[u].part[p], fresh[u].part[p],
+                                       inner[u].part[p]);
+            kept_update[u].part[p] = g.update;
+            kept_reset[u].part[p] = g.reset;
+            fresh[u].part[p] = g.fresh;
+            kept_inner[u].part[p] = g.inner;
+            next[u].part[p] = g.fresh + g.update * (before[u].part[p] - g.fresh);
+        }
+}
+
+static void step_a(Worker *w, int t, Step *s, lanes *next) {
     const Network *net = w->net;
     const int frame = t / FRAME;
     float *row[LANES][TABLES];
@@ -298,142 +393,145 @@ static void step_a(Worker *w, int t, Step *s, vec *next) {
         condition[i] = net->condition_a + ((int64_t)(w->first + i) * net->frames + frame) * GATES_A;
     }
     for (int u = 0; u < UNITS_A; u += LANES) {
-        vec x[3][LANES], sum[LANES];
+        lanes x[3][LANES];
         for (int gate = 0; gate < 3; gate++) {
             const int o = gate * UNITS_A + u;
-            vec v[LANES];
-            for (int i = 0; i < LANES; i++)
-                v[i] = (LOAD(condition[i] + o) + LOAD(row[i][0] + o)) +
-                       (LOAD(row[i][1] + o) + LOAD(row[i][2] + o));
-            transpose(v);
-            if (gate < 2) {
-                for (int i = 0; i < LANES; i++) sum[i] = v[i];
-            } else {
-                for (int i = 0; i < LANES; i++) {
-                    s->new_a[u + i] = v[i]; /* kept apart: the reset gate acts on the product only */
-                    sum[i] = net->bias_a[u + i] - (vec){0};
-                }
-            }
-            product(&net->recurrent_a, o / LANES, s->state_a, sum);
-            for (int i = 0; i < LANES; i++) x[gate][i] = sum[i];
+            /* the candidate's input is kept apart: the reset gate acts on the product only */
+            table_input(row, condition, o, gate < 2 ? x[gate] : s->new_a + u);
+            if (gate == 2)
+                for (int i = 0; i < LANES; i++) x[gate][i] = splat(net->bias_a[u + i]);
+            product(&net->recurrent_a, o / LANES, s->state_a, x[gate]);
         }
-        for (int i = 0; i < LANES; i++) {
-            Gates g = open_gates(x[0][i], x[1][i], s->new_a[u + i], x[2][i]);
-            s->update_a[u + i] = g.update;
-            s->reset_a[u + i] = g.reset;
-            s->new_a[u + i] = g.fresh;
-            s->inner_a[u + i] = g.inner;
-            next[u + i] = g.fresh + g.update * (s->state_a[u + i] - g.fresh);
-        }
+        advance(LANES, x[0], x[1], x[2], s->state_a + u, s->update_a + u, s->reset_a + u,
+                s->new_a + u, s->inner_a + u, next + u);
     }
 }
 
-static void step_b(Worker *w, int t, Step *s, const vec *state_a, vec *next) {
+static void step_b(Worker *w, int t, Step *s, const lanes *state_a, lanes *next) {
     const Network *net = w->net;
-    vec x[GATES_B], inner[UNITS_B];
+    lanes x[GATES_B], inner[UNITS_B];
+    for (int o = 0; o < GATES_B; o += WIDTH)
+        for (int p = 0; p < PARTS; p++) {
+            vec v[WIDTH];
+            for (int i = 0; i < WIDTH; i++) {
+                const int64_t sequence = w->first + p * WIDTH + i;
+                v[i] = LOAD(net->condition_b + (sequence * net->frames + t / FRAME) * GATES_B + o);
+            }
+            transpose(v);
+            for (int i = 0; i < WIDTH; i++) x[o + i].part[p] = v[i];
+        }
     for (int o = 0; o < GATES_B; o += LANES) {
-        vec sum[LANES];
-        for (int i = 0; i < LANES; i++)
-            sum[i] = LOAD(net->condition_b +
-                          ((int64_t)(w->first + i) * net->frames + t / FRAME) * GATES_B + o);
-        transpose(sum);
-        product(&net->input_b, o / LANES, state_a, sum);
-        if (o < 2 * UNITS_B) product(&net->recurrent_b, o / LANES, s->state_b, sum);
-        for (int i = 0; i < LANES; i++) x[o + i] = sum[i];
+        product(&net->input_b, o / LANES, state_a, x + o);
+        if (o < 2 * UNITS_B) product(&net->recurrent_b, o / LANES, s->state_b, x + o);
     }
     for (int u = 0; u < UNITS_B; u += LANES) {
-        vec sum[LANES];
-        for (int i = 0; i < LANES; i++) sum[i] = net->bias_b[u + i] - (vec){0};
-        product(&net->recurrent_b, (2 * UNITS_B + u) / LANES, s->state_b, sum);
-        for (int i = 0; i < LANES; i++) inner[u + i] = sum[i];
+        for (int i = 0; i < LANES; i++) inner[u + i] = splat(net->bias_b[u + i]);
+        product(&net->recurrent_b, (2 * UNITS_B + u) / LANES, s->state_b, inner + u);
     }
-    for (int u = 0; u < UNITS_B; u++) {
-        Gates g = open_gates(x[u], x[UNITS_B + u], x[2 * UNITS_B + u], inner[u]);
-        s->update_b[u] = g.update;
-        s->reset_b[u] = g.reset;
-        s->new_b[u] = g.fresh;
-        s->inner_b[u] = g.inner;
-        next[u] = g.fresh + g.update * (s->state_b[u] - g.fresh);
-    }
+    memcpy(s->new_b, x + 2 * UNITS_B, sizeof s->new_b);
+    advance(UNITS_B, x, x + UNITS_B, inner, s->state_b, s->update_b, s->reset_b, s->new_b,
+            s->inner_b, next);
 }
 
 /* Negative log-likelihood of the targets along their paths through the tree, and its gradients. A
- * node's logit is the sum of two scaled tanh; lanes 0-7 hold the first of each level, 8-15 the second. */
-static void tree(Worker *w, int t, Step *s, const vec *state_b) {
+ * node's logit is the sum of two scaled tanh: of branches 0 to 7 for each level the first, of 8 to 15
+ * the second. */
+static void tree(Worker *w, int t, Step *s, const lanes *state_b) {
+    enum { BRANCHES = 2 * DEPTH, SLICES = UNITS_B / WIDTH };
     const Network *net = w->net;
     float state[LANES][UNITS_B] __attribute__((aligned(64)));
     float gradient[LANES][UNITS_B] __attribute__((aligned(64)));
     to_rows(state_b, UNITS_B, state[0], UNITS_B);
     for (int lane = 0; lane < LANES; lane++) {
         const int target = net->targets[at(w, lane, t)];
-        const vec low = LOAD(state[lane]), high = LOAD(state[lane] + LANES);
         int node[DEPTH];
-        vec part[LANES], bias, scale;
+        vec total[BRANCHES];
+        float bias[BRANCHES], scale[BRANCHES], bounded[BRANCHES], d_sum[BRANCHES], error[DEPTH];
         for (int l = 0; l < DEPTH; l++) {
             node[l] = 1 << l | target >> (DEPTH - l);
             for (int i = 0; i < 2; i++) {
                 const float *weight = net->tree_weight[i] + node[l] * UNITS_B;
-                part[i * DEPTH + l] = low * LOAD(weight) + high * LOAD(weight + LANES);
+                vec sum = {0};
+                for (int k = 0; k < SLICES; k++)
+                    sum += LOAD(state[lane] + k * WIDTH) * LOAD(weight + k * WIDTH);
+                total[i * DEPTH + l] = sum;
                 bias[i * DEPTH + l] = net->tree_bias[i][node[l]];
                 scale[i * DEPTH + l] = net->tree_scale[i][node[l]];
             }
         }
-        transpose(part);
-        vec sum = bias;
-        for (int i = 0; i < LANES; i++) sum += part[i];
-        const vec bounded = hyperbolic_tangent(sum), scaled = bounded * scale;
-        vec logit = {0}, bit = {0};
-        for (int l = 0; l < DEPTH; l++) {
-            logit[l] = logit[DEPTH + l] = scaled[l] + scaled[DEPTH + l];
-            bit[l] = bit[DEPTH + l] = target >> (DEPTH - 1 - l) & 1;
+        for (int n = 0; n < BRANCHES; n += WIDTH) {
+            transpose(total + n);
+            vec sum = LOAD(bias + n);
+            for (int i = 0; i < WIDTH; i++) sum += total[n + i];
+            STORE(bounded + n, hyperbolic_tangent(sum));
         }
-        const vec probability = sigmoid(logit);
-        const vec error = probability - bit;
+        float logit[LANES] = {0}, probability[LANES];
+        for (int l = 0; l < DEPTH; l++)
+            logit[l] = scale[l] * bounded[l] + scale[DEPTH + l] * bounded[DEPTH + l];
+        for (int n = 0; n < DEPTH; n += WIDTH) STORE(probability + n, sigmoid(LOAD(logit + n)));
         float likelihood = 1.f;
-        for (int l = 0; l < DEPTH; l++) likelihood *= 1.f - fabsf(error[l]);
+        for (int l = 0; l < DEPTH; l++) {
+            error[l] = probability[l] - (target >> (DEPTH - 1 - l) & 1);
+            likelihood *= 1.f - fabsf(error[l]);
+        }
         w->loss -= logf(fmaxf(likelihood, 1e-30f));
         if (!net->backward) continue;
-        const vec d = error * net->scale, d_scale = d * bounded;
-        const vec d_sum = d * scale * (1.f - bounded * bounded);
-        vec d_low = {0}, d_high = {0};
-        for (int i = 0; i < 2; i++)
-            for (int l = 0; l < DEPTH; l++) {
-                const float g = d_sum[i * DEPTH + l];
-                const float *weight = net->tree_weight[i] + node[l] * UNITS_B;
-                float *d_weight = w->d_tree_weight[i] + node[l] * UNITS_B;
-                d_low += g * LOAD(weight);
-                d_high += g * LOAD(weight + LANES);
-                ADD_TO(d_weight, g * low);
-                ADD_TO(d_weight + LANES, g * high);
-                w->d_tree_bias[i][node[l]] += g;
-                w->d_tree_scale[i][node[l]] += d_scale[i * DEPTH + l];
+        for (int n = 0; n < BRANCHES; n++) {
+            const float d = error[n % DEPTH] * net->scale;
+            d_sum[n] = d * scale[n] * (1.f - bounded[n] * bounded[n]);
+            w->d_tree_bias[n / DEPTH][node[n % DEPTH]] += d_sum[n];
+            w->d_tree_scale[n / DEPTH][node[n % DEPTH]] += d * bounded[n];
+        }
+        vec d_state[SLICES] = {0};
+        for (int n = 0; n < BRANCHES; n++) {
+            const int from = node[n % DEPTH] * UNITS_B;
+            const float *weight = net->tree_weight[n / DEPTH] + from;
+            float *d_weight = w->d_tree_weight[n / DEPTH] + from;
+            for (int k = 0; k < SLICES; k++) {
+                d_state[k] += d_sum[n] * LOAD(weight + k * WIDTH);
+                ADD_TO(d_weight + k * WIDTH, d_sum[n] * LOAD(state[lane] + k * WIDTH));
             }
-        STORE(gradient[lane], d_low);
-        STORE(gradient[lane] + LANES, d_high);
+        }
+        for (int k = 0; k < SLICES; k++) STORE(gradient[lane] + k * WIDTH, d_state[k]);
     }
     if (!net->backward) return;
-    for (int u = 0; u < UNITS_B; u += LANES) {
-        vec v[LANES];
-        for (int i = 0; i < LANES; i++) v[i] = LOAD(gradient[i] + u);
-        transpose(v);
-        for (int i = 0; i < LANES; i++) s->d_state_b[u + i] = v[i];
-    }
+    for (int u = 0; u < UNITS_B; u += WIDTH)
+        for (int p = 0; p < PARTS; p++) {
+            vec v[WIDTH];
+            for (int i = 0; i < WIDTH; i++) v[i] = LOAD(gradient[p * WIDTH + i] + u);
+            transpose(v);
+            for (int i = 0; i < WIDTH; i++) s->d_state_b[u + i].part[p] = v[i];
+        }
 }
 
-static void back_step_b(Worker *w, int t, const Step *s, int row, vec *d_state_a, vec *d_state_b) {
+/* Gradients at the gates of n units, from that of their next state to that of the one before. */
+INLINE void back_through_gates(int n, lanes *d_state, const lanes *update, const lanes *reset,
+                               const lanes *fresh, const lanes *inner, const lanes *before,
+                               lanes *recurrent, lanes *candidate, lanes *d_bias) {
+    for (int u = 0; u < n; u++)
+        for (int p = 0; p < PARTS; p++) {
+            const GateGradients g =
+                gate_gradients(d_state[u].part[p], update[u].part[p], reset[u].part[p],
+                               fresh[u].part[p], inner[u].part[p], before[u].part[p]);
+            recurrent[u].part[p] = g.update;
+            recurrent[n + u].part[p] = g.reset;
+            recurrent[2 * n + u].part[p] = g.inner;
+            candidate[u].part[p] = g.candidate;
+            d_bias[u].part[p] += g.inner;
+            d_state[u].part[p] = g.previous;
+        }
+}
+
+static void back_step_b(Worker *w, int t, const Step *s, int row, lanes *d_state_a,
+                        lanes *d_state_b) {
     const Network *net = w->net;
     Chunk *c = w->chunk;
-    vec input[GATES_B], recurrent[GATES_B];
-    for (int u = 0; u < UNITS_B; u++) {
-        GateGradients g = gate_gradients(d_state_b[u] + s->d_state_b[u], s->update_b[u], s->reset_b[u],
-                                         s->new_b[u], s->inner_b[u], s->state_b[u]);
-        input[u] = recurrent[u] = g.update;
-        input[UNITS_B + u] = recurrent[UNITS_B + u] = g.reset;
-        input[2 * UNITS_B + u] = g.candidate;
-        recurrent[2 * UNITS_B + u] = g.inner;
-        w->d_bias_b[u] += g.inner;
-        d_state_b[u] = g.previous;
-    }
+    lanes input[GATES_B], recurrent[GATES_B];
+    for (int u = 0; u < UNITS_B; u++)
+        for (int p = 0; p < PARTS; p++) d_state_b[u].part[p] += s->d_state_b[u].part[p];
+    back_through_gates(UNITS_B, d_state_b, s->update_b, s->reset_b, s->new_b, s->inner_b,
+                       s->state_b, recurrent, input + 2 * UNITS_B, w->d_bias_b);
+    memcpy(input, recurrent, 2 * UNITS_B * sizeof *input);
     add_transposed_product(&net->recurrent_b, UNITS_B, recurrent, d_state_b);
     add_transposed_product(&net->input_b, UNITS_A, input, d_state_a);
     to_rows(input, GATES_B, c->input_b[row], ROW(GATES_B));
@@ -441,24 +539,16 @@ static void back_step_b(Worker *w, int t, const Step *s, int row, vec *d_state_a
     to_rows(s->state_b, UNITS_B, c->state_b[row], ROW(UNITS_B));
     for (int i = 0; i < LANES; i++) {
         float *d = net->d_condition_b + ((int64_t)(w->first + i) * net->frames + t / FRAME) * GATES_B;
-        for (int o = 0; o < GATES_B; o += LANES) ADD_TO(d + o, LOAD(c->input_b[row + i] + o));
+        for (int o = 0; o < GATES_B; o += WIDTH) ADD_TO(d + o, LOAD(c->input_b[row + i] + o));
     }
 }
 
-static void back_step_a(Worker *w, int t, const Step *s, int row, vec *d_state) {
+static void back_step_a(Worker *w, int t, const Step *s, int row, lanes *d_state) {
     const Network *net = w->net;
     Chunk *c = w->chunk;
-    vec recurrent[GATES_A], candidate[UNITS_A];
-    for (int u = 0; u < UNITS_A; u++) {
-        GateGradients g = gate_gradients(d_state[u], s->update_a[u], s->reset_a[u], s->new_a[u],
-                                         s->inner_a[u], s->state_a[u]);
-        recurrent[u] = g.update;
-        recurrent[UNITS_A + u] = g.reset;
-        recurrent[2 * UNITS_A + u] = g.inner;
-        candidate[u] = g.candidate;
-        w->d_bias_a[u] += g.inner;
-        d_state[u] = g.previous;
-    }
+    lanes recurrent[GATES_A], candidate[UNITS_A];
+    back_through_gates(UNITS_A, d_state, s->update_a, s->reset_a, s->new_a, s->inner_a, s->state_a,
+                       recurrent, candidate, w->d_bias_a);
     add_transposed_product(&net->recurrent_a, UNITS_A, recurrent, d_state);
     to_rows(recurrent, GATES_A, c->recurrent_a[row], ROW(GATES_A));
     to_rows(candidate, UNITS_A, c->new_a[row], ROW(UNITS_A));
@@ -467,7 +557,7 @@ static void back_step_a(Worker *w, int t, const Step *s, int row, vec *d_state) 
         float *d[TABLES];
         table_rows(w, i, t, w->d_tables, d);
         float *dc = net->d_condition_a + ((int64_t)(w->first + i) * net->frames + t / FRAME) * GATES_A;
-        for (int o = 0; o < GATES_A; o += LANES) {
+        for (int o = 0; o < GATES_A; o += WIDTH) {
             vec g = o < 2 * UNITS_A ? LOAD(c->recurrent_a[row + i] + o)
                                     : LOAD(c->new_a[row + i] + o - 2 * UNITS_A);
             ADD_TO(dc + o, g);
@@ -491,7 +581,7 @@ static void run_group(Worker *w) {
     }
     if (!net->backward) return;
     Chunk *c = w->chunk;
-    vec d_state_a[UNITS_A] = {0}, d_state_b[UNITS_B] = {0};
+    lanes d_state_a[UNITS_A] = {0}, d_state_b[UNITS_B] = {0};
     for (int t = steps - 1; t >= 0; t--) {
         const int row = t % CHUNK * LANES;
         if (t % CHUNK == CHUNK - 1)
@@ -541,8 +631,11 @@ static void *work(void *argument) {
     }
     net->loss[id] = w->loss * net->scale;
     for (int i = 0; net->backward && i < LANES; i++) {
-        for (int u = 0; u < UNITS_A; u++) net->d_bias_a[id * UNITS_A + u] += w->d_bias_a[u][i];
-        for (int u = 0; u < UNITS_B; u++) net->d_bias_b[id * UNITS_B + u] += w->d_bias_b[u][i];
+        const int p = i / WIDTH, lane = i % WIDTH;
+        for (int u = 0; u < UNITS_A; u++)
+            net->d_bias_a[id * UNITS_A + u] += w->d_bias_a[u].part[p][lane];
+        for (int u = 0; u < UNITS_B; u++)
+            net->d_bias_b[id * UNITS_B + u] += w->d_bias_b[u].part[p][lane];
     }
     free(w);
     return NULL;
