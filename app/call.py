@@ -152,7 +152,7 @@ class Call:
         self.control.start()
         self._transport.set_receiver(self._receive)
         try:
-            self.sink.start(self.playout.render)
+            self.sink.start(self.playout.render, self.playout.prepare)
             self._source.start(self.sender.deliver)
             while not self._end.done():
                 self._keep_house()

@@ -166,6 +166,7 @@ def outbound_stats(session: RtpSession, sender: Sender, bitrate: int) -> Outboun
 def _deadlines(call: Call, control: ControlTimer) -> DeadlineReport:
     deadlines = call.sink.stats.deadlines
     work = deadlines.busy.summary_ms() if deadlines.total else {}
+    wake = call.sink.stats.lateness.summary_ms() if deadlines.total else {}
     return DeadlineReport(
         total=deadlines.total,
         missed=deadlines.missed,
@@ -174,6 +175,8 @@ def _deadlines(call: Call, control: ControlTimer) -> DeadlineReport:
         p99_ms=work.get("p99"),
         p999_ms=work.get("p999"),
         max_ms=work.get("max"),
+        wake_p999_ms=wake.get("p999"),
+        wake_max_ms=wake.get("max"),
         machine_stalls=control.count_explained(deadlines.misses),
     )
 

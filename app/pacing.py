@@ -157,15 +157,10 @@ class Pacer:
 
     def wait(self) -> float:
         """Sleeps until `lead` before the next deadline and returns that deadline."""
-        if self._anchor is None:
-            self.start()
-            assert self._anchor is not None
+        deadline = self.next_deadline
         if self._align_to is not None:
-            next_deadline = self._anchor + self._tick * self.period
-            shift = math.remainder(self._align_to - next_deadline, self.period)
-            self._anchor, self._tick, self._align_to = next_deadline + shift, 0, None
-        # a product, not a running sum: rounding does not add up over hours
-        deadline = self._anchor + self._tick * self.period
+            deadline += math.remainder(self._align_to - deadline, self.period)
+            self._anchor, self._tick, self._align_to = deadline, 0, None
         due = deadline - self.lead
         now = self._clock()
         if now - due > self._resync_after:
@@ -183,6 +178,27 @@ class Pacer:
         self._due, self._deadline = due, deadline
         return deadline
 
-    def finished(self) -> bool:
-        """Says that the work of this tick is done; True when it made its deadline."""
-        return self.deadlines.record(self._due, self._deadline, self._clock())
+    @property
+    def next_deadline(self) -> float:
+        """The deadline of the next tick, if the schedule is not moved until then."""
+        if self._anchor is None:
+            self.start()
+            assert self._anchor is not None
+        # a product, not a running sum: rounding does not add up over hours
+        return self._anchor + self._tick * self.period
+
+    def now(self) -> float:
+        """The instant by the pacer's clock."""
+        return self._clock()
+
+    def wait_ahead(self, seconds: float) -> None:
+        """Sleeps until so long before the next tick's waking; not at all if that is past."""
+        until = self.next_deadline - self.lead - seconds
+        while (now := self._clock()) < until:
+            self._sleep(until - now)
+
+    def finished(self, instant: float | None = None) -> bool:
+        """Says that the work of this tick is done, or was at `instant`; True when it made its
+        deadline."""
+        instant = self._clock() if instant is None else instant
+        return self.deadlines.record(self._due, self._deadline, instant)

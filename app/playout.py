@@ -20,6 +20,10 @@ from codec.frame import FrameSource, PcmFrame
 from codec.receiver import SpeechDecoder
 from jitterbuffer import JitterBuffer, PlayedPart, PlayoutReceiver
 
+HURRY = 0.004
+"""Seconds before a frame is heard in which there is no time to make it anew: what was made ready in
+case nothing came is taken."""
+
 KEPT_DELAYS = 10_000
 """Markers heard, over two hours of them."""
 
@@ -80,6 +84,10 @@ class Playout:
         self._probe = probe
         self._timeline = timeline
         self._began: float | None = None
+        self._ready_at: float | None = None
+        """When the sound that is heard next was made, if it was made ahead."""
+        self._spent = 0.0
+        """Seconds of work for it until now."""
         self._stretched = 0
         """Samples put in or left out since the last frame began."""
         self.parts: tuple[PlayedPart, ...] = ()
@@ -101,8 +109,16 @@ class Playout:
             return silent_frame()
         before = self._clock()
         lead = self.lead.update(playout_at, before)
-        block = self._receiver.drain() if over else self._receiver.pull(playout_at - lead)
+        if over:
+            block = self._receiver.drain()
+        else:
+            hurry = playout_at - before < HURRY
+            block = self._receiver.pull(playout_at - lead, hurry=hurry)
         done = self._clock()
+        spent = self._spent + done - before
+        if self._ready_at is not None:
+            done = self._ready_at
+        self._ready_at, self._spent = None, 0.0
         self.parts = block.parts
         self.meter.update(block.pcm)
         if self._recorder:
@@ -110,15 +126,33 @@ class Playout:
         for part in block.parts:
             self._stretched += part.stretched
             if part.begins:
-                self._begin(part, playout_at, lead, before, done)
+                self._begin(part, playout_at, lead, done, spent)
         if self._probe:
             self._probe_block(self._probe, block.pcm, playout_at)
         return block.pcm
 
+    def prepare(self, playout_at: float, last: bool) -> bool:
+        """Does what can be done for the 20 ms from `playout_at` on before they are asked for.
+
+        Whether they are ready. `last`: there will be no other chance. On the thread of `render`.
+        """
+        if self.draining or self._ready_at is not None:
+            return True
+        before = self._clock()
+        ready = self._receiver.prepare(playout_at - self.lead.seconds, last=last)
+        done = self._clock()
+        self._spent += done - before
+        if ready:
+            self._ready_at = done
+        return ready
+
     def _begin(
-        self, part: PlayedPart, block_at: float, lead: float, before: float, done: float
+        self, part: PlayedPart, block_at: float, lead: float, done: float, spent: float
     ) -> None:
-        """Keeps the books of a frame that is first heard in the block that begins at `block_at`."""
+        """Keeps the books of a frame that is first heard in the block that begins at `block_at`.
+
+        It was ready at `done`, after work of `spent` seconds.
+        """
         plan, source = part.plan, part.source
         playout_at = block_at + part.offset / SAMPLE_RATE
         self.frames[source] += 1
@@ -132,7 +166,7 @@ class Playout:
                 playout_at=playout_at,
                 captured_at=captured.instant if captured else None,
                 arrival=plan.arrival if source is FrameSource.PACKET else None,
-                decode_seconds=done - before,
+                decode_seconds=spent,
                 output_latency=lead,
             )
         )
@@ -153,7 +187,7 @@ class Playout:
                 timestamp=plan.timestamp,
                 source=source,
                 wait_ms=None if plan.arrival is None else 1e3 * (playout_at - plan.arrival),
-                decode_us=1e6 * (done - before),
+                decode_us=1e6 * spent,
                 delay_ms=None if total is None else 1e3 * total,
                 action=plan.action,
                 stretch_ms=1e3 * self._stretched / SAMPLE_RATE,

@@ -114,7 +114,8 @@ class DredUse:
 
 @dataclass(frozen=True, slots=True)
 class DeadlineReport:
-    """How punctual playout was. Work is timed from the tick's nominal waking to its end."""
+    """How punctual playout was. Work is timed from the tick's nominal waking until the sound was
+    there: 0 if it was before."""
 
     total: int = 0
     missed: int = 0
@@ -124,6 +125,9 @@ class DeadlineReport:
     p99_ms: float | None = None
     p999_ms: float | None = None
     max_ms: float | None = None
+    wake_p999_ms: float | None = None
+    wake_max_ms: float | None = None
+    """By how much the playout thread woke too late, whether or not a frame was ready by then."""
     machine_stalls: int | None = None
     """Misses that befell an idle control timer too: the machine's doing. None: no such timer."""
 

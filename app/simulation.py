@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from app.alignment import Alignment
 from app.arrivals import ArrivalReplay, ArrivalTrace
-from app.audio.sink import LEAD
+from app.audio.sink import LEAD, prepare_paced
 from app.call_report import dred_use, inbound_stats, mean_bitrate, outbound_stats
 from app.coding import make_buffer, make_decoder
 from app.delay import DelayAccount
@@ -249,6 +249,7 @@ class _Simulation:
                 if frame.number is not None and frame.action is not HoleAction.HOLD:
                     played = max(played, frame.number)
             self._pacer.finished()
+            prepare_paced(self._pacer, self._playout.prepare)
         # stretching leaves a part of the last frame to be heard
         self._playout.draining = True
         for _ in range(2):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import numpy.typing as npt
 
@@ -68,6 +70,13 @@ class ComfortNoise:
         self._gain = np.zeros(BINS)
         self._stale = False
         self._tail = np.zeros(HOP)
+
+    def copy(self) -> ComfortNoise:
+        """An independent source that continues from the same sample."""
+        other = copy.copy(self)
+        other._random = copy.deepcopy(self._random)
+        other._minima = self._minima.copy()
+        return other
 
     def learn(self, features: npt.NDArray[np.float32]) -> None:
         """Features float32 [n, 20] of what was received.

@@ -12,6 +12,9 @@ hole, and runs on into the frame after it for a short cross-fade.
 
 from __future__ import annotations
 
+import copy
+from typing import Self
+
 import numpy as np
 import numpy.typing as npt
 
@@ -138,6 +141,17 @@ class Concealer:
             foreseen = np.concatenate([known, foreseen[len(known) :]])
         self._take_up(foreseen, afresh=True)
         self._ready_for = LOST if features is None else REDUNDANT
+
+    def copy(self) -> Self:
+        """An independent concealer that continues from the same frame."""
+        other = copy.copy(self)
+        other._voice = self._voice.copy()
+        other._predictor = self._predictor.copy()
+        other._extractor = self._extractor.copy()
+        other._noise = self._noise.copy()
+        other._unseen = self._unseen.copy()
+        other._heard = self._heard.copy()
+        return other
 
     def past(self, samples: int, onward: int) -> npt.NDArray[np.int16] | None:
         """In a hole, the sound around its end if the next frame is good: int16 [samples].

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from pathlib import Path
 
@@ -82,6 +83,12 @@ class FeaturePredictor:
         self._told = np.zeros((self.TOGETHER, NUM_FEATURES), np.float32)
         self._count = 0
         self._flag = RECEIVED
+
+    def copy(self) -> FeaturePredictor:
+        """An independent predictor that continues from the same vector."""
+        other = copy.copy(self)
+        other._told = self._told.copy()
+        return other
 
     def tell(self, features: Features, flag: float) -> None:
         """Features float32 [n, 20] of the next n vectors, one flag for all."""

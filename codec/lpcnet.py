@@ -17,6 +17,7 @@ start of hop k depends on the vectors up to k + 1.
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import zipfile
@@ -129,6 +130,15 @@ class Vocoder:
     def described(self) -> int:
         """The hop after the last one whose features are known."""
         return self._end
+
+    def copy(self) -> Vocoder:
+        """An independent voice that continues from the same sample."""
+        other = copy.copy(self)
+        other._state = self._state.copy()
+        other._condition, other._conditioned = Condition(), None
+        other._rows = self._rows.copy()
+        other._context = self._context.copy()
+        return other
 
     def describe(self, hop: int, features: Features) -> None:
         """Features float32 [n, 20] of hops hop, hop + 1, ...

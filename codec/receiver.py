@@ -15,6 +15,7 @@ from codec.dred_decoder import FEATURE_TICKS
 from codec.features import SYNTHESIS_LAG
 from codec.frame import FramePlan, FrameSource, PcmFrame
 from codec.opus import OpusDecoder, OpusError
+from codec.rehearsal import Concealer, RehearsedConcealer
 
 RESET_AFTER = 50
 """Frames of silence after which the decoder forgets the speech before them: 1 s."""
@@ -35,37 +36,6 @@ IN_PACKETS = frozenset({FrameSource.PACKET, FrameSource.RED, FrameSource.LBRR})
 """Sources that libopus decodes."""
 
 _FADE_OUT = np.linspace(1.0, 0.0, FRAME, endpoint=False, dtype=np.float32)
-
-
-class Concealer(Protocol):
-    """Fills holes from what was heard before, in place of libopus's own concealment.
-
-    Every frame of playout goes through one of these, in order. Frames are int16 [320].
-    """
-
-    def good(self, pcm: PcmFrame) -> PcmFrame:
-        """A frame that is right; returns it as it is to be heard, joined to what it follows."""
-
-    def expect_loss(self, features: npt.NDArray[np.float32] | None = None) -> None:
-        """The frame after the one that was good is likely to be missing.
-
-        `features` are its own, as for `rebuild`, if they are known.
-        """
-
-    def conceal(self) -> PcmFrame:
-        """A guess at a missing frame."""
-
-    def past(self, samples: int, onward: int) -> npt.NDArray[np.int16] | None:
-        """After a missing frame, what was heard last, int16 [samples]; else None.
-
-        The last `onward` of them are still to come: they say how the sound would go on.
-        """
-
-    def rebuild(self, features: npt.NDArray[np.float32]) -> PcmFrame:
-        """A missing frame whose features are known, float32 [2 to 4, 20]: one row per 10 ms.
-
-        Rows after the second are of what follows.
-        """
 
 
 class Recalled(Protocol):
@@ -105,7 +75,7 @@ class SpeechDecoder:
         self.frames = dict.fromkeys(FrameSource, 0)
         self.failed = 0
         self._opus = opus if opus is not None else OpusDecoder()
-        self._concealer = concealer
+        self._concealer = RehearsedConcealer(concealer) if concealer is not None else None
         self._primer = DecoderPrimer() if concealer is not None else None
         self._dred = dred
         self._redundancy: deque[tuple[bytes, Recalled | None]] = deque(maxlen=VIEWS)
@@ -117,14 +87,16 @@ class SpeechDecoder:
         """Frames planned from a packet whose DRED does not describe them."""
         self._silent = RESET_AFTER
 
-    def carry_out(self, plan: FramePlan) -> tuple[PcmFrame, FrameSource]:
+    def carry_out(self, plan: FramePlan, *, hurry: bool = False) -> tuple[PcmFrame, FrameSource]:
         """The frame that `plan` asks for, int16 [320], and how it was really obtained.
 
-        A packet that does not decode is concealed (PLC). Never raises on what a packet contains.
+        A packet that does not decode is concealed (PLC). In a `hurry` what was rehearsed is taken,
+        whatever the plan. Never raises on what a packet contains.
         """
         if plan.new_source:
             self._opus.reset()
-        pcm, source = self._decode(plan)
+        rehearsed = self._concealer.perform() if hurry and self._concealer is not None else None
+        pcm, source = rehearsed or self._decode(plan)
         self.frames[source] += 1
         return pcm, source
 
@@ -151,6 +123,15 @@ class SpeechDecoder:
         """
         if self._concealer is not None and not self._silent:
             self._concealer.expect_loss(None if plan is None else self._recall(plan))
+
+    def rehearse(self, plan: FramePlan) -> None:
+        """Makes the sound of the next frame, of PLC or DRED, that will be wanted if none comes."""
+        if self._concealer is None or self._silent:
+            return
+        if plan.source is FrameSource.PLC:
+            self._concealer.rehearse()
+        elif plan.source is FrameSource.DRED:
+            self._concealer.rehearse(self._recall(plan))
 
     def _decode(self, plan: FramePlan) -> tuple[PcmFrame, FrameSource]:
         if plan.source is FrameSource.SILENCE:

@@ -11,7 +11,7 @@ from codec import FRAME, FRAME_SECONDS, FRAME_TICKS, SAMPLE_RATE
 from codec.frame import FramePlan, FrameSource, HoleAction, PcmFrame
 from jitterbuffer.buffer import JitterBuffer
 from jitterbuffer.packet import MediaPacket
-from jitterbuffer.plan import HolePlan
+from jitterbuffer.plan import Decision, HolePlan
 from jitterbuffer.sound import PlayedBlock, Sound
 from jitterbuffer.timescale import (
     ALIKE,
@@ -85,6 +85,8 @@ class PlayoutReceiver:
         self._passive = False
         self._as_said = 0
         """Frames in a row that came as they were said."""
+        self._source = FrameSource.SILENCE
+        """Of the frame decoded last."""
         self._since = 0
         """Frames since time was stretched."""
         self._behind = 0
@@ -101,12 +103,49 @@ class PlayoutReceiver:
         """Samples that are decoded and will be heard next."""
         return len(self._sound)
 
-    def pull(self, playout_at: float) -> PlayedBlock:
-        """The 20 ms heard from `playout_at` on. Call it every 20 ms."""
+    def pull(self, playout_at: float, *, hurry: bool = False) -> PlayedBlock:
+        """The 20 ms heard from `playout_at` on. Call it every 20 ms.
+
+        In a `hurry` a frame that has been made in case it stays missing is played, even if
+        something better has come since.
+        """
         while len(self._sound) < FRAME:
-            self._next_frame(playout_at)
+            if not hurry:
+                self._read_ahead()
+            self._next_frame(playout_at, hurry=hurry)
             self._adjust(playout_at)
         return self._sound.take()
+
+    def prepare(self, playout_at: float, *, last: bool = False) -> bool:
+        """Does what can be done now for the next 20 ms, which are heard from `playout_at` on.
+
+        To be called between two pulls, while there is time; once more as the `last` chance if it
+        returns False. A frame whose packet is here is decoded. For one that is missing networks are
+        run, as far as what has come tells what will be wanted, and in the end it is made: should
+        its packet come after all, that was in vain. True if the next pull finds everything ready.
+        """
+        while len(self._sound) < FRAME and self._is_certain():
+            self._read_ahead()
+            self._next_frame(playout_at)
+            self._adjust(playout_at)
+        if len(self._sound) >= FRAME:
+            return True
+        self._read_ahead()
+        hole = self._buffer.hole()
+        if not self._buffer.has_next() and self._buffer.target_delay >= FORESIGHT:
+            if last:
+                self._rehearse(hole)
+            elif self._as_said:
+                self._expect_loss(hole)
+        self._run_networks(hole)
+        return False
+
+    def _is_certain(self) -> bool:
+        """Whether waiting for more packets cannot change what is played next.
+
+        After a guess it can: one packet alone may not be reason enough to leave concealment.
+        """
+        return self._source is not FrameSource.PLC and self._buffer.has_next()
 
     def drain(self) -> PlayedBlock:
         """What is still queued, with silence behind it; no more frames are asked for.
@@ -122,12 +161,11 @@ class PlayoutReceiver:
         parts = (replace(p, begins=p.begins and p.plan is not silence) for p in block.parts)
         return PlayedBlock(block.pcm, tuple(parts))
 
-    def _next_frame(self, playout_at: float) -> None:
-        """Decodes the next frame, and a little ahead of what will be rebuilt after it."""
-        was_read = self._read_ahead()
+    def _next_frame(self, playout_at: float, *, hurry: bool = False) -> None:
+        """Decodes the next frame."""
         plan = self._buffer.pull(playout_at, queued=len(self._sound) / SAMPLE_RATE)
-        pcm, source = self._decoder.carry_out(plan)
-        self._timestamp = plan.timestamp
+        pcm, source = self._decoder.carry_out(plan, hurry=hurry)
+        self._timestamp, self._source = plan.timestamp, source
         self._sound.append(pcm, plan, source)
         self._since += 1
         excess = self._buffer.excess
@@ -137,35 +175,21 @@ class PlayoutReceiver:
         self._as_said = self._as_said + 1 if source in AS_SAID else 0
         if source in AS_SAID:
             self._passive = self._background.is_passive(pcm)
-            self._prepare(was_read)
 
-    def _read_ahead(self) -> bool:
-        """Learns what the packets behind the next hole know of it, as the plan depends on that.
-
-        Whether there was any to be read.
-        """
-        for number in range(READS):
+    def _read_ahead(self) -> None:
+        """Learns what the packets behind the next hole know of it, as the plan depends on that."""
+        for _ in range(READS):
             hole = self._buffer.hole()
             unread = [v for v in hole.views() if v.dred_span is None] if hole else []
             if not unread:
-                return number > 0
+                return
             view = unread[0]
             span = self._decoder.describes(view.payload, view.timestamp)
             self._buffer.learn_span(view, span)
-        return True
 
-    def _prepare(self, was_read: bool) -> None:
-        """Runs the networks for the next hole now that a frame was cheap, newest frame first.
-
-        If that hole has only now been read, there is enough to do without the vocoder.
-        """
-        hole = self._buffer.hole()
-        foresees = self._buffer.target_delay >= FORESIGHT and not was_read
-        if foresees and not self._buffer.has_next():
-            self._expect_loss(hole)
-        if hole is None:
-            return
-        for slot, decision in hole.steps:
+    def _run_networks(self, hole: HolePlan | None) -> None:
+        """Decodes what is known of the next hole, newest frame first."""
+        for slot, decision in hole.steps if hole is not None else ():
             if decision.source is FrameSource.DRED and decision.packet is not None:
                 packet = decision.packet
                 oldest = packet.timestamp - (packet.slot - slot) * FRAME_TICKS
@@ -174,16 +198,26 @@ class PlayoutReceiver:
 
     def _expect_loss(self, hole: HolePlan | None) -> None:
         """Lets the decoder get ready for what comes next, if the vocoder is to say it."""
-        slot, decision = hole.steps[0] if hole is not None else (0, None)
-        packet = decision.packet if decision is not None else None
-        if packet is None:
+        plan = self._foreseen(hole)
+        if plan.source is FrameSource.DRED:
+            self._decoder.expect_loss(plan)
+        elif plan.source is FrameSource.PLC:
             self._decoder.expect_loss()
-        elif decision is not None and decision.source is FrameSource.DRED:
-            distance = packet.slot - slot
-            timestamp = packet.timestamp - distance * FRAME_TICKS
-            self._decoder.expect_loss(
-                FramePlan(FrameSource.DRED, timestamp, packet=packet.payload, distance=distance)
-            )
+
+    def _rehearse(self, hole: HolePlan | None) -> None:
+        """Lets the decoder say what comes next if it is the vocoder's to say."""
+        if self._source is not FrameSource.SILENCE:
+            self._decoder.rehearse(self._foreseen(hole))
+
+    def _foreseen(self, hole: HolePlan | None) -> FramePlan:
+        """How the next frame, which is missing, would be made from what is here now."""
+        slot, decision = hole.steps[0] if hole is not None else (0, Decision(FrameSource.PLC))
+        packet = decision.packet
+        if packet is None:
+            return FramePlan(decision.source, self._timestamp + FRAME_TICKS)
+        distance = packet.slot - slot
+        timestamp = packet.timestamp - distance * FRAME_TICKS
+        return FramePlan(decision.source, timestamp, packet=packet.payload, distance=distance)
 
     def _adjust(self, playout_at: float) -> None:
         """Brings the delay towards its target where the sound allows."""

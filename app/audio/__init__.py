@@ -7,6 +7,7 @@ from app.audio.base import (
     CapturedFrame,
     Deliver,
     PlayoutStats,
+    Prepare,
     Render,
 )
 from app.audio.devices import Device, list_devices
@@ -28,6 +29,7 @@ __all__ = [
     "NullSink",
     "PacedSource",
     "PlayoutStats",
+    "Prepare",
     "Recorder",
     "Render",
     "SilenceSource",

@@ -33,6 +33,11 @@ Deliver = Callable[[CapturedFrame | None], None]
 Render = Callable[[float], PcmFrame]
 """Gives the frame, int16 [320], whose first sample is heard at the given monotonic instant."""
 
+Prepare = Callable[[float, bool], bool]
+"""Does what can be done for the frame heard at the given monotonic instant, after the frame before
+it has been handed over; whether it is ready. The flag says that this is the last chance. Called on
+the thread of `Render`."""
+
 
 class AudioSource(Protocol):
     """Where speech comes from. It is started once and stopped once."""
@@ -52,8 +57,11 @@ class AudioSink(Protocol):
     name: str
     stats: PlayoutStats
 
-    def start(self, render: Render) -> None:
-        """Begins to render on a playout thread. Raises AudioError if a device refuses."""
+    def start(self, render: Render, prepare: Prepare | None = None) -> None:
+        """Begins to render on a playout thread. Raises AudioError if a device refuses.
+
+        With `prepare`, the time between two frames is used for what can be done ahead.
+        """
 
     def align(self, instant: float) -> None:
         """Asks that a frame begin at this monotonic instant, or whole frames from it.

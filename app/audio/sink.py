@@ -6,12 +6,17 @@ import threading
 import time
 from collections.abc import Callable
 
-from app.audio.base import PlayoutStats, Render
+from app.audio.base import PlayoutStats, Prepare, Render
 from app.pacing import Clock, Pacer
 from codec import FRAME_SECONDS
 
-LEAD = 0.005
-"""Seconds ahead of the playout instant at which a frame is begun."""
+LEAD = 0.008
+"""Seconds ahead of the playout instant at which a frame is begun that was not made ready before:
+two to three times what the dearest one takes, as the machine may be busy."""
+
+LAST_LOOK = 0.006
+"""Seconds ahead of that at which what is still missing is looked for once more: as late as leaves
+time to get ready without it."""
 
 
 class NullSink:
@@ -33,12 +38,12 @@ class NullSink:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def start(self, render: Render) -> None:
+    def start(self, render: Render, prepare: Prepare | None = None) -> None:
         """The first frame is played `lead` seconds from now."""
         if self._thread is not None:
             raise RuntimeError("the null sink was started before")
         self._thread = threading.Thread(
-            target=self._run, args=(render,), name="sink null", daemon=True
+            target=self._run, args=(render, prepare), name="sink null", daemon=True
         )
         self._thread.start()
 
@@ -52,20 +57,38 @@ class NullSink:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
-    def _run(self, render: Render) -> None:
-        play_paced(self._pacer, render, self._stopping, self.stats)
+    def _run(self, render: Render, prepare: Prepare | None) -> None:
+        play_paced(self._pacer, render, prepare, self._stopping, self.stats)
 
 
 def play_paced(
-    pacer: Pacer, render: Render, stopping: threading.Event, stats: PlayoutStats
+    pacer: Pacer,
+    render: Render,
+    prepare: Prepare | None,
+    stopping: threading.Event,
+    stats: PlayoutStats,
 ) -> None:
-    """Renders to the pacer's deadlines until told to stop; its lateness goes into `stats`."""
+    """Renders to the pacer's deadlines until told to stop; its lateness goes into `stats`.
+
+    The sound of a frame that was ready before is there in time, however late this thread wakes.
+    """
     stats.lateness = pacer.lateness
     resyncs = stats.resyncs
+    ready_at: float | None = None
     while True:
         playout_at = pacer.wait()
         stats.resyncs = resyncs + pacer.resyncs
         if stopping.is_set():
             return
         render(playout_at)
-        pacer.finished()
+        pacer.finished(ready_at)
+        if prepare is not None:
+            ready_at = pacer.now() if prepare_paced(pacer, prepare) else None
+
+
+def prepare_paced(pacer: Pacer, prepare: Prepare) -> bool:
+    """Gets ready for the pacer's next deadline, in two goes if it takes them; whether it is."""
+    if prepare(pacer.next_deadline, False):
+        return True
+    pacer.wait_ahead(LAST_LOOK)
+    return prepare(pacer.next_deadline, True)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from app.audio.base import PlayoutStats, Render
+from app.audio.base import PlayoutStats, Prepare, Render
 from app.audio.device_clock import DeviceClock, block_instant
 from app.audio.devices import (
     BLOCK_SECONDS,
@@ -139,7 +139,7 @@ class SpeakerSink:
         self._stream: Any = None
         self._thread: threading.Thread | None = None
 
-    def start(self, render: Render) -> None:
+    def start(self, render: Render, prepare: Prepare | None = None) -> None:
         """Opens the device. Raises AudioError when it refuses."""
         if self._thread is not None:
             raise RuntimeError(f"{self.name} was started before")
@@ -148,7 +148,7 @@ class SpeakerSink:
         )
         start_stream(self._stream, self.device)
         self._thread = threading.Thread(
-            target=self._run, args=(render,), name=f"sink {self.name}", daemon=True
+            target=self._run, args=(render, prepare), name=f"sink {self.name}", daemon=True
         )
         self._thread.start()
 
@@ -181,14 +181,14 @@ class SpeakerSink:
     def _finished(self) -> None:
         self._blocks.put(None)
 
-    def _run(self, render: Render) -> None:
-        if self._play(render):
+    def _run(self, render: Render, prepare: Prepare | None) -> None:
+        if self._play(render, prepare):
             return
         logger.warning("the audio output device %s has stopped", self.device)
         pacer = Pacer(FRAME_SECONDS, lead=LEAD, deadlines=self.stats.deadlines)
-        play_paced(pacer, render, self._stopping, self.stats)
+        play_paced(pacer, render, prepare, self._stopping, self.stats)
 
-    def _play(self, render: Render) -> bool:
+    def _play(self, render: Render, prepare: Prepare | None) -> bool:
         """Plays until told to stop (True) or until the device is gone (False)."""
         rate = self.device.rate
         clock = DeviceClock(rate)
@@ -232,3 +232,5 @@ class SpeakerSink:
                 self._playing = True
                 if self._stopping.is_set():
                     return True
+            if prepare is not None and rendered:
+                prepare(clock.instant(rendered * FRAME * rate / SAMPLE_RATE), True)

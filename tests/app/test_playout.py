@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from app.audio import Recorder
+from app.audio.sink import LEAD
 from app.delay import DelayAccount, Stage
 from app.ledger import Ledger, read_ledger
 from app.marker import MarkerInjector
@@ -162,7 +163,7 @@ def test_a_device_that_wants_its_sound_early_adds_its_own_delay_and_loses_nothin
     entries = list(read_ledger(receiver.ledger_path))
     assert receiver.playout.frames[FrameSource.PACKET] == 60
     assert receiver.playout.frames[FrameSource.PLC] == 0
-    beyond = max(0.0, ahead - 0.005 - 0.001)  # of what making a frame may take; one look at a clock
+    beyond = max(0.0, ahead - LEAD - 0.001)  # of what making a frame may take; one look at a clock
     total = FRAME_SECONDS + NETWORK + TARGET + receiver.delay.lookahead + beyond
     late = entries[-1].delay_ms
     assert late is not None
@@ -176,12 +177,12 @@ def test_a_device_that_wants_its_sound_early_adds_its_own_delay_and_loses_nothin
 def test_the_lead_grows_at_once_and_shrinks_when_it_has_been_less_for_long() -> None:
     lead = Lead()
     now = 100.0
-    assert lead.update(now + 0.005, now) == 0.0
-    assert lead.update(now + 0.105, now) == pytest.approx(0.1)
+    assert lead.update(now + LEAD, now) == 0.0
+    assert lead.update(now + LEAD + 0.1, now) == pytest.approx(0.1)
     followed = []
     for tick in range(600):
         now = 100.0 + 0.02 * tick
-        followed.append(lead.update(now + 0.085 - 0.02 * (tick % 3), now))
+        followed.append(lead.update(now + LEAD + 0.08 - 0.02 * (tick % 3), now))
     assert followed[:200] == pytest.approx([0.1] * 200)
     assert followed[-1] == pytest.approx(0.08)
     assert len({round(value, 6) for value in followed}) == 2

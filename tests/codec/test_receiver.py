@@ -179,6 +179,9 @@ class Ramp:
     def rebuild(self, features: npt.NDArray[np.float32]) -> PcmFrame:
         raise AssertionError("no plan asked for features")
 
+    def copy(self) -> Ramp:
+        raise AssertionError("nothing was to be rehearsed")
+
 
 def test_a_concealer_hears_every_frame_and_fills_the_holes(packets: list[bytes]) -> None:
     concealer = Ramp()

@@ -60,7 +60,7 @@ class PlanDecoder(SpeechDecoder):
         super().__init__()
         self._said = 0
 
-    def carry_out(self, plan: FramePlan) -> tuple[PcmFrame, FrameSource]:
+    def carry_out(self, plan: FramePlan, *, hurry: bool = False) -> tuple[PcmFrame, FrameSource]:
         n = np.arange(self._said, self._said + FRAME)
         self._said += FRAME
         pcm = np.rint(3000 * np.sin(2 * np.pi * n / 100) + 2000 * np.sin(2 * np.pi * n / 50))
@@ -170,4 +170,6 @@ class Line:
             frames += [
                 Frame(now + part.offset / SAMPLE_RATE, part) for part in block.parts if part.begins
             ]
+            if not self.receiver.prepare(now + TICK):
+                self.receiver.prepare(now + TICK, last=True)
         return Heard(np.concatenate(heard), frames)

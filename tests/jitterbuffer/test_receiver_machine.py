@@ -76,6 +76,12 @@ class Receiver(RuleBasedStateMachine):
     def any_packet(self, sequence: int, timestamp: int) -> None:
         self.push(sequence, timestamp)
 
+    @rule(last=st.booleans(), late=st.sampled_from([0.0, 0.0, 0.01]))
+    def there_is_time(self, last: bool, late: float) -> None:
+        """What can be done ahead of the next pull is done, which may then come late."""
+        self.receiver.prepare(self.now + TICK, last=last)
+        self.now += late
+
     @rule()
     def restart(self) -> None:
         self.ssrc += 1

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 
+from app.audio import Prepare
 from app.audio.sink import NullSink
 from codec.frame import PcmFrame
 
@@ -20,7 +21,7 @@ class Playout:
         self.playout_at: list[float] = []
         self.called_at: list[float] = []
         self.done = threading.Event()
-        self.sink = NullSink(clock=self.clock, sleep=self.sleep)
+        self.sink = NullSink(lead=0.005, clock=self.clock, sleep=self.sleep)
 
     def clock(self) -> float:
         return self.now
@@ -37,13 +38,13 @@ class Playout:
             self.sink._stopping.set()
         return np.zeros(320, np.int16)
 
-    def run(self) -> None:
-        self.sink.start(self.render)
+    def run(self, prepare: Prepare | None = None) -> None:
+        self.sink.start(self.render, prepare)
         assert self.done.wait(10)
         self.sink.stop()
 
 
-def test_frames_are_rendered_5_ms_ahead_of_a_steady_playout_clock() -> None:
+def test_frames_are_rendered_ahead_of_a_steady_playout_clock() -> None:
     playout = Playout([0.001] * 100)
     playout.run()
     assert playout.playout_at == pytest.approx([10.005 + 0.02 * k for k in range(100)])
@@ -91,3 +92,39 @@ def test_nothing_is_rendered_after_stop() -> None:
 
 def test_a_sink_that_never_started_can_be_stopped() -> None:
     NullSink().stop()
+
+
+def test_what_is_not_ready_is_prepared_again_11_ms_ahead_of_its_instant() -> None:
+    playout = Playout([0.001] * 4)
+    prepared: list[tuple[float, float]] = []
+    lasts: list[bool] = []
+
+    def prepare(playout_at: float, last: bool) -> bool:
+        prepared.append((playout.now, playout_at))
+        lasts.append(last)
+        return len(prepared) == 1
+
+    playout.run(prepare)
+    # ready at once before the second frame; looked at twice before the others
+    assert lasts[:5] == [False, False, True, False, True]
+    assert [at for _, at in prepared[:5]] == pytest.approx([10.025, 10.045, 10.045, 10.065, 10.065])
+    assert [now for now, _ in prepared[:5]] == pytest.approx(
+        [10.001, 10.021, 10.034, 10.041, 10.054]
+    )
+    assert playout.playout_at == pytest.approx([10.005, 10.025, 10.045, 10.065])
+    assert playout.sink.stats.deadlines.missed == 0
+
+
+@pytest.mark.parametrize(("ready", "missed"), [(True, 0), (False, 2)])
+def test_a_frame_that_was_ready_is_in_time_however_late_the_thread_wakes(
+    ready: bool, missed: int
+) -> None:
+    playout = Playout([0.001] * 3)
+
+    def oversleep(seconds: float) -> None:
+        playout.now += seconds + 0.012
+
+    playout.sink._pacer._sleep = oversleep
+    playout.run(lambda playout_at, last: ready)
+    # before the first there was no time to get ready
+    assert playout.sink.stats.deadlines.missed == missed
