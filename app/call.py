@@ -156,8 +156,7 @@ class Call:
             self._source.start(self.sender.deliver)
             while not self._end.done():
                 self._keep_house()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.shield(self._end), HOUSEKEEPING)
+                await asyncio.wait([self._end], timeout=HOUSEKEEPING)
             return await self._wind_down(self._end.result())
         finally:
             await asyncio.to_thread(self._close)

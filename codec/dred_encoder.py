@@ -89,6 +89,8 @@ class DredEncoder:
         """Frames since a payload was asked for."""
         self._kept: deque[tuple[npt.NDArray[np.int16], bool]] = deque(maxlen=REST)
         """Frames that came at rest, and whether there is speech in them."""
+        self._unheard: list[npt.NDArray[np.int16]] = []
+        """Those that came after them, and nobody has looked at even for that."""
         self._pairs = np.zeros((1 + TOGETHER, 2 * NUM_FEATURES), np.float32)
         """The last pair that was encoded, then those that are not yet."""
         self._pending: list[bool] = []
@@ -100,12 +102,14 @@ class DredEncoder:
         """The next 20 ms, int16 [320]. Raises ValueError for another length."""
         if len(pcm) != FRAME:
             raise ValueError(f"{len(pcm)} samples, not {FRAME}")
-        active = self._activity.push(pcm)
         self._unasked += 1
         if self._unasked > REST:
-            self._kept.append((pcm.copy(), active))
-        else:
-            self.push_features(self._extractor.process(np.ascontiguousarray(pcm)), active=active)
+            self._unheard.append(pcm.copy())
+            if len(self._unheard) == TOGETHER:
+                self._keep()
+            return
+        active = self._activity.push(pcm)
+        self.push_features(self._extractor.process(np.ascontiguousarray(pcm)), active=active)
 
     def push_features(self, features: Array, *, active: bool = True) -> None:
         """The next 20 ms as its two feature vectors, float32 [2, 20]; instead of `push`."""
@@ -116,9 +120,16 @@ class DredEncoder:
         if len(self._pending) == TOGETHER:
             self._encode()
 
+    def _keep(self) -> None:
+        if self._unheard:
+            active = self._activity.push_all(np.stack(self._unheard))
+            self._kept.extend(zip(self._unheard, active, strict=True))
+            self._unheard.clear()
+
     def _wake(self) -> None:
         """Looks at what came at rest."""
         self._unasked = 0
+        self._keep()
         if not self._kept:
             return
         if len(self._kept) == REST:  # there may be a gap before them, and nothing older is needed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from codec.libopus import OpusError
 
 MAX_FRAME_BYTES = 1275
@@ -104,7 +106,7 @@ def _length(packet: bytes, position: int, end: int) -> tuple[int, int]:
 
 
 def _bounded(frames: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    if any(size > MAX_FRAME_BYTES for _, size in frames):
+    if max(frames, key=itemgetter(1))[1] > MAX_FRAME_BYTES:
         raise MalformedPacket(f"a frame of more than {MAX_FRAME_BYTES} bytes")
     return frames
 

@@ -56,6 +56,8 @@ class _Tally:
     burst_length: float = 0.0
     gaps: float = 0.0
     gap_length: float = 0.0
+    clean: int = 0
+    """Packets received since, that are not in the sums yet."""
     open_gap: int = 0
     """Packets since the latest burst."""
     span: int = 0
@@ -67,7 +69,7 @@ class _Tally:
 
     def receive(self) -> None:
         if not self.lost:
-            self._prolong_gap(1, 0)
+            self.clean += 1
             return
         self.since += 1
         if self.since == GMIN:
@@ -75,12 +77,14 @@ class _Tally:
 
     def lose(self, count: int) -> None:
         """`count` packets in a row, 1 and more."""
+        self._add_clean()
         self.span += self.since + count
         self.lost += count
         self.since = 0
 
     def settle(self) -> None:
         """No further loss joins the open ones."""
+        self._add_clean()
         if self.lost > 1:
             weight = self._age(self.span)
             self.burst_packets += weight
@@ -95,6 +99,12 @@ class _Tally:
             self._prolong_gap(1, 1)
         self._prolong_gap(self.since, 0)
         self.span = self.lost = self.since = 0
+
+    def _add_clean(self) -> None:
+        """Only once there is something to tell them from: mostly nothing is lost for long."""
+        if self.clean:
+            self._prolong_gap(self.clean, 0)
+            self.clean = 0
 
     def _prolong_gap(self, packets: int, lost: int) -> None:
         weight = self._age(packets)
