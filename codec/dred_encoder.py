@@ -83,6 +83,8 @@ class DredEncoder:
         self._slope, self._finest, self._coarsest = slope, finest, coarsest
         headers = [DredHeader(q0, slope) for q0 in range(LEVELS)]
         self._levels = np.array([[h.level(i) for i in range(MAX_LATENTS)] for h in headers])
+        self._fitted = coarsest
+        """Level of the newest latent at which the last payload did."""
         self._extractor = FeatureExtractor()
         self._activity = ActivityDetector()
         self._unasked = 0
@@ -188,16 +190,18 @@ class DredEncoder:
 
     def _finest_that_fits(self, latents: Array, initial: Array, bits: int) -> int:
         """The finest level of the newest latent at which all of them take at most `bits`."""
+        # mostly what fitted last, and nothing finer
+        latest = self._fitted
+        costs = self._costs(latents, initial, range(max(self._finest, latest - 1), latest + 1))
+        if costs[-1] > bits or (len(costs) > 1 and costs[0] <= bits):
+            costs = self._costs(latents, initial, range(self._finest, self._coarsest + 1))
+            fits = np.flatnonzero(costs <= bits)
+            self._fitted = self._finest + int(fits[0]) if len(fits) else self._coarsest
+        return self._fitted
+
+    def _costs(self, latents: Array, initial: Array, choices: range) -> Array:
+        """Estimated bits with each of these levels of the newest latent, [choices]."""
         statistics = self._model.statistics
-        low, high = self._finest, self._coarsest
-        while low < high:
-            q0 = (low + high) // 2
-            levels = self._levels[q0, : len(latents)]
-            symbols = statistics.latent.quantise(latents, levels)
-            state = statistics.state.quantise(initial, q0)
-            cost = HEADER_BITS + statistics.latent.cost(symbols, levels)
-            if cost + statistics.state.cost(state, q0) <= bits:
-                high = q0
-            else:
-                low = q0 + 1
-        return low
+        newest = np.array(choices)
+        cost = statistics.latent.costs(latents, self._levels[newest, : len(latents)])
+        return HEADER_BITS + cost + statistics.state.costs(initial, newest)
