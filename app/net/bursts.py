@@ -12,6 +12,8 @@ GMIN = 16
 
 REORDER_WINDOW = 8
 """Packets. One that is overtaken by as many counts as lost: 160 ms late, it is no longer heard."""
+ALL_ARRIVED = (1 << REORDER_WINDOW) - 1
+"""The undecided ones, one bit each, if all have come."""
 
 MEMORY = 500
 """Packets, 10 s."""
@@ -143,6 +145,10 @@ class BurstMeter:
 
     def update(self, sequence: int) -> None:
         """A packet has come, `sequence` extended by the count of wraps. Duplicates do no harm."""
+        if self._arrived == ALL_ARRIVED and sequence - 1 == self._highest:  # as nearly always
+            self._highest = sequence
+            self._tally.receive()
+            return
         if self._highest is None:
             self._highest, self._undecided, self._arrived = sequence, 1, 1
             return
@@ -155,7 +161,7 @@ class BurstMeter:
         self._decide(undecided - REORDER_WINDOW)
         self._highest = sequence
         self._undecided = min(undecided, REORDER_WINDOW)
-        self._arrived = self._arrived << ahead | 1 if ahead < REORDER_WINDOW else 1
+        self._arrived = (self._arrived << ahead | 1) & ALL_ARRIVED if ahead < REORDER_WINDOW else 1
 
     def _decide(self, count: int) -> None:
         """The oldest `count` numbers; what is beyond the undecided ones has not come either."""
