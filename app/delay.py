@@ -73,8 +73,10 @@ class DurationHistogram:
         """Takes in one finite duration. Clocks in error make negative ones: they count."""
         self.count += 1
         self._sum += seconds
-        self.min = min(self.min, seconds)
-        self.max = max(self.max, seconds)
+        if seconds < self.min:
+            self.min = seconds
+        if seconds > self.max:
+            self.max = seconds
         index = int(seconds / self.bin_seconds)
         self._bins[max(0, min(len(self._bins) - 1, index))] += 1
 

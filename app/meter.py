@@ -22,8 +22,8 @@ HOLD_SECONDS = 1.5
 FALL_DB_PER_SECOND = 20.0
 """Then it falls, as the needle of a programme meter does."""
 
-TOGETHER = 10
-"""Blocks that are measured in one go: ten take hardly longer than one."""
+TOGETHER = 25
+"""Blocks that are measured in one go, half a second: they take hardly longer than one."""
 
 
 class LevelMeter:

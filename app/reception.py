@@ -21,6 +21,8 @@ def media_packets(received: RtpReceived) -> Iterable[MediaPacket]:
     """What the jitter buffer takes in of it, in that order."""
     ssrc = received.ssrc
     packet = MediaPacket(received.sequence, received.timestamp, ssrc, received.payload)
+    if not received.copies:
+        return (packet,)
     return packet, *(
         MediaPacket(copy.sequence, copy.timestamp, ssrc, copy.payload, is_copy=True)
         for copy in received.copies

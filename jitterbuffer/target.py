@@ -117,7 +117,7 @@ class TargetDelay:
 
     def comes_late(self, wait: float) -> bool:
         """Whether, of what is not there at the target delay, most comes within so many seconds."""
-        first, end = (round(delay / BUCKET) for delay in (self._seconds, self._seconds + wait))
+        first, end = round(self._seconds / BUCKET), round((self._seconds + wait) / BUCKET)
         at, then = sum(self._histogram[:first]), sum(self._histogram[first:end])
         return then > 0.5 * max(self._unit, self._frames * self._unit - at)
 
