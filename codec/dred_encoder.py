@@ -101,12 +101,15 @@ class DredEncoder:
         self._steps: deque[_Step] = deque(maxlen=2 * MAX_LATENTS + SKIPPABLE)
 
     def push(self, pcm: npt.NDArray[np.int16]) -> None:
-        """The next 20 ms, int16 [320]. Raises ValueError for another length."""
+        """The next 20 ms, int16 [320], not to be changed any more.
+
+        Raises ValueError for another length.
+        """
         if len(pcm) != FRAME:
             raise ValueError(f"{len(pcm)} samples, not {FRAME}")
         self._unasked += 1
         if self._unasked > REST:
-            self._unheard.append(pcm.copy())
+            self._unheard.append(pcm)
             if len(self._unheard) == TOGETHER:
                 self._keep()
             return
