@@ -93,6 +93,7 @@ class Call:
         self._loop = asyncio.get_running_loop()
         self._wall = WallClock()
         self._end: asyncio.Future[CallEnd] = self._loop.create_future()
+        self._housekeeping: asyncio.TimerHandle | None = None
         self._began = self._ended = time.monotonic()
         self._ledger = Ledger(options.ledger)
         self._arrivals = (
@@ -154,12 +155,12 @@ class Call:
         try:
             self.sink.start(self.playout.render, self.playout.prepare)
             self._source.start(self.sender.deliver)
-            while not self._end.done():
-                self._keep_house()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.shield(self._end), HOUSEKEEPING)
+            self._keep_house()
+            await asyncio.wait([self._end])
             return await self._wind_down(self._end.result())
         finally:
+            if self._housekeeping is not None:
+                self._housekeeping.cancel()
             await asyncio.to_thread(self._close)
 
     @property
@@ -206,6 +207,18 @@ class Call:
                     self.hang_up(Ending.PEER)
 
     def _keep_house(self) -> None:
+        """Looks at the timers, now and from now on until the end of the call."""
+        if self._end.done():
+            return
+        try:
+            self._look_at_timers()
+        except Exception as error:
+            self._end.set_exception(error)  # for `run` to raise
+        else:
+            # not a loop in `run`: to come back to it takes the event loop another turn
+            self._housekeeping = self._loop.call_later(HOUSEKEEPING, self._keep_house)
+
+    def _look_at_timers(self) -> None:
         now = time.monotonic()
         if self.session.rtcp_due(now):
             self._transport.send(self.session.make_report(now, self._wall.ntp(now)))

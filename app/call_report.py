@@ -37,20 +37,28 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class ProcessMeter:
-    """CPU time and memory of this process, from its making on."""
+    """CPU time and memory of this process, from its making on.
 
-    cpu_start: float
+    Helpers count once they have ended.
+    """
+
+    own_start: float
+    helpers_start: float
     rss_start: float
 
     @classmethod
     def start(cls) -> ProcessMeter:
-        return cls(_cpu_seconds(), _rss_mb())
+        own, helpers = map(_cpu_seconds, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        return cls(own, helpers, _rss_mb())
 
     def report(self, seconds: float, realtime: bool) -> ProcessReport:
         """Over `seconds` of wall-clock time."""
-        used = _cpu_seconds() - self.cpu_start
-        percent = 100 * used / max(seconds, 1e-3)
-        return ProcessReport(percent, self.rss_start, _rss_mb(), realtime)
+        own = _cpu_seconds(resource.RUSAGE_SELF) - self.own_start
+        helpers = _cpu_seconds(resource.RUSAGE_CHILDREN) - self.helpers_start
+        percent = 100 / max(seconds, 1e-3)
+        return ProcessReport(
+            percent * (own + helpers), percent * helpers, self.rss_start, _rss_mb(), realtime
+        )
 
 
 def snapshot(call: Call, peer: str) -> CallSnapshot:
@@ -227,11 +235,9 @@ def _states(impairment: Impairment, kind: str) -> bool:
     return getattr(impairment, kind) is not None
 
 
-def _cpu_seconds() -> float:
-    return sum(
-        usage.ru_utime + usage.ru_stime
-        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    )
+def _cpu_seconds(who: int) -> float:
+    usage = resource.getrusage(who)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _rss_mb() -> float:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from array import array
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,8 +37,7 @@ class Stage(StrEnum):
     """From the sound handed over to the sound heard."""
 
 
-@dataclass(frozen=True, slots=True)
-class FrameTiming:
+class FrameTiming(NamedTuple):
     """What is known about one played frame. Instants are monotonic seconds on our clock."""
 
     playout_at: float
@@ -66,14 +67,16 @@ class DurationHistogram:
         self.min = math.inf
         self.max = -math.inf
         self._sum = 0.0
-        self._bins = np.zeros(math.ceil(span / bin_seconds), dtype=np.int64)
+        self._bins = array("q", [0]) * math.ceil(span / bin_seconds)
 
     def add(self, seconds: float) -> None:
         """Takes in one finite duration. Clocks in error make negative ones: they count."""
         self.count += 1
         self._sum += seconds
-        self.min = min(self.min, seconds)
-        self.max = max(self.max, seconds)
+        if seconds < self.min:
+            self.min = seconds
+        if seconds > self.max:
+            self.max = seconds
         index = int(seconds / self.bin_seconds)
         self._bins[max(0, min(len(self._bins) - 1, index))] += 1
 
@@ -86,7 +89,7 @@ class DurationHistogram:
         """The duration (s) that `percent` (0..100) of all do not exceed; None when empty."""
         if not 0.0 <= percent <= 100.0:
             raise ValueError(f"percentile {percent} is not in 0..100")
-        bins = self._bins.copy()  # another thread may be adding
+        bins = np.array(self._bins)  # a copy: another thread may be adding
         below = np.cumsum(bins)
         count = int(below[-1])
         if not count:
@@ -149,9 +152,7 @@ class DelayAccount:
             self._related = True
             self._forget_stages()
         if timing.arrival is not None and (timing.captured_at is not None or not self._related):
-            for stage, seconds in self._own_packet(timing, timing.arrival).items():
-                self._sums[stage] += seconds
-                self._counts[stage] += 1
+            self._add_stages(timing, timing.arrival)
         if timing.captured_at is None:
             return None
         total = timing.playout_at - timing.captured_at + self.lookahead
@@ -161,7 +162,8 @@ class DelayAccount:
 
     def mean(self, stage: Stage) -> float | None:
         """Seconds; None when it was never known."""
-        return self._sums[stage] / self._counts[stage] if self._counts[stage] else None
+        seconds, count = self._stages[stage]
+        return seconds / count if count else None
 
     def summary(self) -> DelaySummary:
         """All delays so far."""
@@ -178,22 +180,36 @@ class DelayAccount:
         )
 
     def _forget_stages(self) -> None:
-        self._sums = dict.fromkeys(Stage, 0.0)
-        self._counts = dict.fromkeys(Stage, 0)
+        self._own = self._on_the_way = self._sendings = 0
+        """Frames that came in their own packet, those of known capture, those of known sending."""
+        self._jitter_buffer = self._decode = self._device = self._network = self._encode = 0.0
+        """Seconds, summed over these."""
 
-    def _own_packet(self, timing: FrameTiming, arrival: float) -> dict[Stage, float]:
-        here = timing.playout_at - arrival
-        stages = {
-            Stage.FRAMING: FRAME_SECONDS,
-            Stage.LOOKAHEAD: self.lookahead,
-            Stage.JITTER_BUFFER: here - timing.decode_seconds - timing.output_latency,
-            Stage.DECODE: timing.decode_seconds,
-            Stage.DEVICE: timing.output_latency,
+    def _add_stages(self, timing: FrameTiming, arrival: float) -> None:
+        decode, device = timing.decode_seconds, timing.output_latency
+        self._own += 1
+        self._decode += decode
+        self._device += device
+        self._jitter_buffer += timing.playout_at - arrival - decode - device
+        if timing.captured_at is None:
+            return
+        sent = full = timing.captured_at + FRAME_SECONDS
+        if timing.sent_at is not None:
+            sent = timing.sent_at
+            self._sendings += 1
+            self._encode += sent - full
+        self._on_the_way += 1
+        self._network += arrival - sent
+
+    @property
+    def _stages(self) -> dict[Stage, tuple[float, int]]:
+        """Seconds in each, and of how many frames they are the sum."""
+        return {
+            Stage.FRAMING: (self._own * FRAME_SECONDS, self._own),
+            Stage.LOOKAHEAD: (self._own * self.lookahead, self._own),
+            Stage.ENCODE: (self._encode, self._sendings),
+            Stage.NETWORK: (self._network, self._on_the_way),
+            Stage.JITTER_BUFFER: (self._jitter_buffer, self._own),
+            Stage.DECODE: (self._decode, self._own),
+            Stage.DEVICE: (self._device, self._own),
         }
-        if timing.captured_at is not None:
-            full = timing.captured_at + FRAME_SECONDS
-            if timing.sent_at is not None:
-                stages[Stage.ENCODE] = timing.sent_at - full
-            sent = full if timing.sent_at is None else timing.sent_at
-            stages[Stage.NETWORK] = arrival - sent
-        return stages

@@ -7,9 +7,8 @@ import csv
 import io
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from app.options import UsageError
 from codec.frame import FrameSource, HoleAction
@@ -26,8 +25,7 @@ FIELDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerEntry:
+class LedgerEntry(NamedTuple):
     """One frame of playout. Times that are not known are None."""
 
     playout_s: float

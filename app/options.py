@@ -80,7 +80,7 @@ class CallOptions:
     timeline: Path | None = None
     bitrate: int = 24_000
     """Opus target, bits/s."""
-    complexity: int = 7
+    complexity: int = 6
     """Of the Opus encoder, 0-10. 7 takes a fifth of the time off 9; PLCMOS is level, PESQ 0.02
     lower."""
     expected_loss: int | None = None

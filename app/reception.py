@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 
 from app.net.rtp import RtpReceived
 from jitterbuffer import JitterBuffer, MediaPacket
@@ -17,12 +17,16 @@ BEAT_MARGIN = 0.5e-3
 """Seconds behind the exact instant: what comes a little late must not wait a whole frame."""
 
 
-def media_packets(received: RtpReceived) -> Iterator[MediaPacket]:
+def media_packets(received: RtpReceived) -> Iterable[MediaPacket]:
     """What the jitter buffer takes in of it, in that order."""
     ssrc = received.ssrc
-    yield MediaPacket(received.sequence, received.timestamp, ssrc, received.payload)
-    for copy in received.copies:
-        yield MediaPacket(copy.sequence, copy.timestamp, ssrc, copy.payload, is_copy=True)
+    packet = MediaPacket(received.sequence, received.timestamp, ssrc, received.payload)
+    if not received.copies:
+        return (packet,)
+    return packet, *(
+        MediaPacket(copy.sequence, copy.timestamp, ssrc, copy.payload, is_copy=True)
+        for copy in received.copies
+    )
 
 
 class Reception:

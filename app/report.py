@@ -138,6 +138,8 @@ class ProcessReport:
 
     cpu_percent: float
     """Of one core, averaged over the call; helpers' processes included."""
+    helpers_percent: float
+    """Of that, what helpers' processes took."""
     rss_start_mb: float
     """Resident memory when media began, 10^6 bytes."""
     rss_end_mb: float

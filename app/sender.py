@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from app.audio.base import CapturedFrame, silent_frame
 from app.marker import MarkerInjector
@@ -22,8 +22,7 @@ RESYNC = 3 * FRAME_SECONDS
 TICKS_PER_SAMPLE = RTP_CLOCK // SAMPLE_RATE
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedFrame:
+class EncodedFrame(NamedTuple):
     payload: bytes
     timestamp: int
     """Ticks of 48 kHz since the first frame."""

@@ -269,7 +269,7 @@ class _Simulation:
             until = bisect_left(waiting, number, key=lambda entry: entry[0]) + 1
             for slot, received in waiting[given:until]:
                 arrival = self.network.captured_at(slot + 1)
-                self._reception.take(replace(received, arrival=arrival))
+                self._reception.take(received._replace(arrival=arrival))
             given = max(given, until)
             self._clock = self.network.captured_at(number + 1)
             self._render(self._clock)

@@ -58,6 +58,11 @@ _BIN_TO_VARIANCE = WINDOW**2 / np.sum(_ANALYSIS**2)
 """Variance of white noise over the energy of its bins, |DFT / 320|^2 of windowed samples."""
 _DEEMPHASIS = 1 / np.abs(1 - PREEMPHASIS * np.exp(-1j * np.pi * np.arange(BINS) / HOP)) ** 2
 
+_ages = np.subtract.outer(np.arange(STRETCH), np.arange(STRETCH))
+_NEW = np.where(_ages >= 0, SMOOTHING * (1 - SMOOTHING) ** np.maximum(_ages, 0), 0)
+_OLD = (1 - SMOOTHING) ** np.arange(1, STRETCH + 1)[:, None]
+"""Weights of a stretch's vectors, and of what was before them, in each of its smoothed ones."""
+
 
 class ComfortNoise:
     """Estimate of one stream's background, and a source of noise like it."""
@@ -88,17 +93,23 @@ class ComfortNoise:
         cepstra = features[:, :NUM_BANDS].astype(np.float64)
         cepstra[:, 0] += 4
         levels = cepstra @ _BANDS
-        for bands in levels[levels.max(axis=1) >= SILENT]:
-            if self._smooth is None:
-                self._smooth = bands
-            self._smooth = self._smooth + SMOOTHING * (bands - self._smooth)
+        heard = levels[levels.max(axis=1) >= SILENT]
+        while len(heard):
             stretch, start = divmod(self._age, STRETCH)
-            row = self._minima[stretch % STRETCHES]
-            if not start:
-                row[:] = np.inf
-            np.minimum(row, self._smooth, out=row)
-            self._age += 1
-            self._stale = True
+            self._follow(heard[: STRETCH - start], stretch % STRETCHES, begins=not start)
+            heard = heard[STRETCH - start :]
+
+    def _follow(self, bands: npt.NDArray[np.float64], stretch: int, *, begins: bool) -> None:
+        """Levels [n, 18] of one stretch, the first of it if it begins."""
+        count = len(bands)
+        before = bands[0] if self._smooth is None else self._smooth
+        smooth = _NEW[:count, :count] @ bands + _OLD[:count] * before
+        self._smooth = smooth[-1]
+        lowest = smooth.min(axis=0)
+        row = self._minima[stretch]
+        row[:] = lowest if begins else np.minimum(row, lowest)
+        self._age += count
+        self._stale = True
 
     def noise(self, hops: int) -> Signal:
         """The next 10 ms hops of noise, float32 [160 n] in int16 units; zeros before any speech."""

@@ -93,10 +93,9 @@ class Concealer:
         self._predictor = FeaturePredictor(predictor)
         self._extractor = FeatureExtractor()
         self._noise = ComfortNoise(seed)
-        self._unseen = np.zeros((TOGETHER, FRAME), np.int16)
+        self._unseen: list[PcmFrame] = []
         """The last good frames, as far as nobody has looked at them yet."""
-        self._unseen_count = 0
-        self._heard = np.zeros(2 * FRAME, np.int16)
+        self._last_heard = self._heard_before = np.zeros(FRAME, np.int16)
         self._onward: npt.NDArray[np.int16] | None = None
         """How the voice of the hole that ends goes on, once somebody wants to know."""
         self._position = 0
@@ -109,15 +108,17 @@ class Concealer:
         """Of the voice at the end of the last frame."""
 
     def good(self, pcm: PcmFrame) -> PcmFrame:
-        """A frame that is right, int16 [320]; returns it joined to what was heard before it."""
+        """A frame that is right, int16 [320]; returns it joined to what was heard before it.
+
+        Kept for a while: neither is to be changed afterwards.
+        """
         if self._in_hole:
             pcm = pcm.copy()
             onward = self._run_on(JOIN)[:JOIN]
             pcm[:JOIN] = np.rint(pcm[:JOIN] + _FADE_OUT * (onward - pcm[:JOIN])).astype(np.int16)
-        if self._unseen_count == TOGETHER:
+        if len(self._unseen) == TOGETHER:
             self._look_back()
-        self._unseen[self._unseen_count] = pcm
-        self._unseen_count += 1
+        self._unseen.append(pcm)
         self._predicted = 0
         self._gain = 1.0
         self._in_hole = False
@@ -150,7 +151,6 @@ class Concealer:
         other._extractor = self._extractor.copy()
         other._noise = self._noise.copy()
         other._unseen = self._unseen.copy()
-        other._heard = self._heard.copy()
         return other
 
     def past(self, samples: int, onward: int) -> npt.NDArray[np.int16] | None:
@@ -161,7 +161,7 @@ class Concealer:
         """
         if not self._in_hole:
             return None
-        before = self._heard[2 * FRAME - (samples - onward) :]
+        before = self._heard()[2 * FRAME - (samples - onward) :]
         return np.concatenate([before, self._run_on(onward)])
 
     def conceal(self) -> PcmFrame:
@@ -212,19 +212,19 @@ class Concealer:
 
     def _look_back(self) -> None:
         """Learns from the good frames since it was done last."""
-        if not self._unseen_count:
+        if not self._unseen:
             return
-        features = self._extractor.process(self._unseen[: self._unseen_count].reshape(-1))
+        features = self._extractor.process(np.concatenate(self._unseen))
         self._voice.describe(self._hop - len(features), features)
         self._predictor.tell(features, RECEIVED)
         self._noise.learn(features)
-        self._unseen_count = 0
+        self._unseen.clear()
 
     def _take_up(self, features: Features, *, afresh: bool = False) -> None:
         """Make the voice ready to speak the frame with these features, and the next two vectors."""
         self._voice.describe(self._hop, features)
         if afresh or self._voice.position != self._position:
-            self._voice.join(self._heard[-WARM_UP:], self._position)
+            self._voice.join(self._heard()[-WARM_UP:], self._position)
 
     def _run_on(self, samples: int) -> npt.NDArray[np.int16]:
         """What the first samples after the hole would have been without an end to it."""
@@ -246,7 +246,10 @@ class Concealer:
         return self._hear(pcm)
 
     def _hear(self, pcm: PcmFrame) -> PcmFrame:
-        self._heard[:FRAME] = self._heard[FRAME:]
-        self._heard[-FRAME:] = pcm
+        self._heard_before, self._last_heard = self._last_heard, pcm
         self._position += FRAME
         return pcm
+
+    def _heard(self) -> npt.NDArray[np.int16]:
+        """The last two frames."""
+        return np.concatenate([self._heard_before, self._last_heard])

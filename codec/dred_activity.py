@@ -26,8 +26,19 @@ class ActivityDetector:
     def push(self, pcm: npt.NDArray[np.int16]) -> bool:
         """True if the next frame, int16 [320], is active."""
         sound = pcm.astype(np.float32)
-        power = float(sound @ sound) / len(sound) / 32768**2
-        level = 10 * math.log10(power + 1e-12)
+        return self._push(float(sound @ sound) / len(sound))
+
+    def push_all(self, frames: npt.NDArray[np.int16]) -> list[bool]:
+        """The same of some frames at once, int16 [n, 320]: much cheaper than one by one."""
+        sound = frames.astype(np.float32)
+        return [
+            self._push(power)
+            for power in (np.einsum("ij,ij->i", sound, sound) / sound.shape[1]).tolist()
+        ]
+
+    def _push(self, power: float) -> bool:
+        """`power` is that of a frame, in units of int16."""
+        level = 10 * math.log10(power / 32768**2 + 1e-12)
         self._noise = max(FLOOR_DBFS, min(level, self._noise + NOISE_RISE_DB))
         if level > self._noise + ABOVE_NOISE_DB:
             self._remaining = HANGOVER

@@ -83,12 +83,16 @@ class DredEncoder:
         self._slope, self._finest, self._coarsest = slope, finest, coarsest
         headers = [DredHeader(q0, slope) for q0 in range(LEVELS)]
         self._levels = np.array([[h.level(i) for i in range(MAX_LATENTS)] for h in headers])
+        self._fitted = coarsest
+        """Level of the newest latent at which the last payload did."""
         self._extractor = FeatureExtractor()
         self._activity = ActivityDetector()
         self._unasked = 0
         """Frames since a payload was asked for."""
         self._kept: deque[tuple[npt.NDArray[np.int16], bool]] = deque(maxlen=REST)
         """Frames that came at rest, and whether there is speech in them."""
+        self._unheard: list[npt.NDArray[np.int16]] = []
+        """Those that came after them, and nobody has looked at even for that."""
         self._pairs = np.zeros((1 + TOGETHER, 2 * NUM_FEATURES), np.float32)
         """The last pair that was encoded, then those that are not yet."""
         self._pending: list[bool] = []
@@ -97,15 +101,20 @@ class DredEncoder:
         self._steps: deque[_Step] = deque(maxlen=2 * MAX_LATENTS + SKIPPABLE)
 
     def push(self, pcm: npt.NDArray[np.int16]) -> None:
-        """The next 20 ms, int16 [320]. Raises ValueError for another length."""
+        """The next 20 ms, int16 [320], not to be changed any more.
+
+        Raises ValueError for another length.
+        """
         if len(pcm) != FRAME:
             raise ValueError(f"{len(pcm)} samples, not {FRAME}")
-        active = self._activity.push(pcm)
         self._unasked += 1
         if self._unasked > REST:
-            self._kept.append((pcm.copy(), active))
-        else:
-            self.push_features(self._extractor.process(np.ascontiguousarray(pcm)), active=active)
+            self._unheard.append(pcm)
+            if len(self._unheard) == TOGETHER:
+                self._keep()
+            return
+        active = self._activity.push(pcm)
+        self.push_features(self._extractor.process(np.ascontiguousarray(pcm)), active=active)
 
     def push_features(self, features: Array, *, active: bool = True) -> None:
         """The next 20 ms as its two feature vectors, float32 [2, 20]; instead of `push`."""
@@ -116,9 +125,16 @@ class DredEncoder:
         if len(self._pending) == TOGETHER:
             self._encode()
 
+    def _keep(self) -> None:
+        if self._unheard:
+            active = self._activity.push_all(np.stack(self._unheard))
+            self._kept.extend(zip(self._unheard, active, strict=True))
+            self._unheard.clear()
+
     def _wake(self) -> None:
         """Looks at what came at rest."""
         self._unasked = 0
+        self._keep()
         if not self._kept:
             return
         if len(self._kept) == REST:  # there may be a gap before them, and nothing older is needed
@@ -177,16 +193,18 @@ class DredEncoder:
 
     def _finest_that_fits(self, latents: Array, initial: Array, bits: int) -> int:
         """The finest level of the newest latent at which all of them take at most `bits`."""
+        # mostly what fitted last, and nothing finer
+        latest = self._fitted
+        costs = self._costs(latents, initial, range(max(self._finest, latest - 1), latest + 1))
+        if costs[-1] > bits or (len(costs) > 1 and costs[0] <= bits):
+            costs = self._costs(latents, initial, range(self._finest, self._coarsest + 1))
+            fits = np.flatnonzero(costs <= bits)
+            self._fitted = self._finest + int(fits[0]) if len(fits) else self._coarsest
+        return self._fitted
+
+    def _costs(self, latents: Array, initial: Array, choices: range) -> Array:
+        """Estimated bits with each of these levels of the newest latent, [choices]."""
         statistics = self._model.statistics
-        low, high = self._finest, self._coarsest
-        while low < high:
-            q0 = (low + high) // 2
-            levels = self._levels[q0, : len(latents)]
-            symbols = statistics.latent.quantise(latents, levels)
-            state = statistics.state.quantise(initial, q0)
-            cost = HEADER_BITS + statistics.latent.cost(symbols, levels)
-            if cost + statistics.state.cost(state, q0) <= bits:
-                high = q0
-            else:
-                low = q0 + 1
-        return low
+        newest = np.array(choices)
+        cost = statistics.latent.costs(latents, self._levels[newest, : len(latents)])
+        return HEADER_BITS + cost + statistics.state.costs(initial, newest)

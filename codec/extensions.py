@@ -128,6 +128,11 @@ def _check_count(found: int) -> None:
         raise MalformedPacket(f"more than {MAX_EXTENSIONS} extensions")
 
 
+def has_padding(packet: bytes) -> bool:
+    """Whether a packet says that it is padded: only one of code 3 can be. Total."""
+    return len(packet) > 1 and packet[0] & 3 == 3 and bool(packet[1] & 0x40)
+
+
 def padding_of(packet: bytes) -> bytes:
     """The padding's content, b"" if there is none. Raises MalformedPacket."""
     offset, size = packet_frames(packet)[-1]
@@ -145,6 +150,8 @@ def find_extension(packet: bytes, kind: int, prefix: bytes = b"") -> Extension |
 
     None if there is none, or none before the point where packet or padding stops making sense.
     """
+    if not has_padding(packet):
+        return None
     try:
         for extension in read_region(padding_of(packet), len(packet_frames(packet))):
             if extension.id == kind and extension.payload.startswith(prefix):

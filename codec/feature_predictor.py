@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,8 @@ class PredictorNetwork:
     `network` is a file that `codec.training.export` wrote. Raises PredictorError, which names it.
     """
 
+    OUTPUTS: Final = ["prediction", "state_out"]
+
     def __init__(self, network: Path = NETWORK) -> None:
         try:
             self._session = open_network(network)
@@ -37,7 +40,7 @@ class PredictorNetwork:
             raise PredictorError(str(error)) from error
         inputs = {entry.name: entry.shape for entry in self._session.get_inputs()}
         outputs = [entry.name for entry in self._session.get_outputs()]
-        if inputs.keys() != {"features", "lost", "state"} or outputs != ["prediction", "state_out"]:
+        if inputs.keys() != {"features", "lost", "state"} or outputs != self.OUTPUTS:
             raise PredictorError(f"{network}: inputs {sorted(inputs)} and outputs {outputs}")
         if inputs["features"] != ["T", NUM_FEATURES]:
             raise PredictorError(f"{network}: features {inputs['features']}")
@@ -60,7 +63,7 @@ class PredictorNetwork:
         """
         flags = np.full((len(features), 1), flag, np.float32)
         prediction, state = self._session.run(
-            None, {"features": features, "lost": flags, "state": state}
+            self.OUTPUTS, {"features": features, "lost": flags, "state": state}
         )
         return prediction, state
 
@@ -95,11 +98,13 @@ class FeaturePredictor:
         if flag != self._flag:
             self._look()
             self._flag = flag
-        for vector in features:
-            self._told[self._count] = vector
-            self._count += 1
+        while len(features):
+            fitting = features[: self.TOGETHER - self._count]
+            self._told[self._count : self._count + len(fitting)] = fitting
+            self._count += len(fitting)
             if self._count == self.TOGETHER:
                 self._look()
+            features = features[len(fitting) :]
 
     def tell_lost(self, count: int) -> Features:
         """The next `count` vectors are lost; returns what they may have been, float32 [n, 20]."""

@@ -72,18 +72,40 @@ class LaplaceTables:
 
     def quantise(self, values: npt.NDArray[np.float32], levels: Levels) -> npt.NDArray[np.int32]:
         """Symbols int32 of finite values [dimensions] at a level, [n, dimensions] at levels [n]."""
-        x = values * self._step[levels]
-        width = self._width[levels]
-        x = x - width * np.tanh(x / (width + 0.1))
-        symbols = np.floor(np.clip(x, -LIMIT, LIMIT) + 0.5)
-        out: npt.NDArray[np.int32] = (symbols * self._coded[levels]).astype(np.int32)
+        out: npt.NDArray[np.int32] = self._symbols(values, levels).astype(np.int32)
         return out
 
     def cost(self, symbols: npt.NDArray[np.int32], levels: Levels) -> float:
         """Bits that symbols take, of the shapes that `quantise` gives; off by less than 2 %."""
+        return float(self._bits(symbols, levels).sum())
+
+    def costs(
+        self, values: npt.NDArray[np.float32], levels: npt.NDArray[np.int_]
+    ) -> npt.NDArray[np.float32]:
+        """`cost` of the symbols of values at each of several choices of levels, [choices].
+
+        Levels are [choices] for values [dimensions], [choices, n] for values [n, dimensions]. Two
+        choices together take hardly longer than one.
+        """
+        bits = self._bits(self._symbols(values, levels), levels)
+        out: npt.NDArray[np.float32] = bits.reshape(len(levels), -1).sum(axis=1)
+        return out
+
+    def _bits(
+        self, symbols: npt.NDArray[np.int32] | npt.NDArray[np.float32], levels: Levels
+    ) -> npt.NDArray[np.float32]:
         size = np.abs(symbols)
         beyond = self._first_bits[levels] + size * self._more_bits[levels]
-        return float(np.where(size == 0, self._zero_bits[levels], beyond).sum())
+        out: npt.NDArray[np.float32] = np.where(size == 0, self._zero_bits[levels], beyond)
+        return out
+
+    def _symbols(self, values: npt.NDArray[np.float32], levels: Levels) -> npt.NDArray[np.float32]:
+        x = values * self._step[levels]
+        width = self._width[levels]
+        x -= width * np.tanh(x / (width + 0.1))
+        np.minimum(np.maximum(x, -LIMIT, out=x), LIMIT, out=x)
+        out: npt.NDArray[np.float32] = np.floor(x + 0.5) * self._coded[levels]
+        return out
 
     def dequantise(self, symbols: npt.NDArray[np.int32], levels: Levels) -> npt.NDArray[np.float32]:
         """Values float32 of symbols [dimensions] at a level, or [n, dimensions] at levels [n]."""

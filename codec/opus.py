@@ -57,6 +57,7 @@ MIN_BITRATE, MAX_BITRATE = 6_000, 510_000
 LARGEST_FRAME = 1 + 1275
 """Bytes of the largest packet of one frame: TOC and frame (RFC 6716, section 3.4, R2)."""
 
+_INT16 = np.dtype(np.int16)
 _PcmPointer = ctypes.POINTER(ctypes.c_int16)
 
 
@@ -108,7 +109,7 @@ class OpusEncoder:
         With `dtx`, a packet of at most 2 bytes need not be sent. Raises ValueError on another
         shape or dtype, OpusError when libopus fails.
         """
-        if pcm.shape != (FRAME,) or pcm.dtype != np.int16:
+        if pcm.shape != (FRAME,) or pcm.dtype != _INT16:
             raise ValueError(f"a frame is int16 [{FRAME}], not {pcm.dtype} {list(pcm.shape)}")
         self._input[:] = pcm
         size = self.library.opus_encode(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from codec.libopus import OpusError
 
 MAX_FRAME_BYTES = 1275
@@ -104,13 +106,15 @@ def _length(packet: bytes, position: int, end: int) -> tuple[int, int]:
 
 
 def _bounded(frames: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    if any(size > MAX_FRAME_BYTES for _, size in frames):
+    if max(frames, key=itemgetter(1))[1] > MAX_FRAME_BYTES:
         raise MalformedPacket(f"a frame of more than {MAX_FRAME_BYTES} bytes")
     return frames
 
 
 def packet_samples(packet: bytes) -> int:
     """Duration of the packet in samples at 48 kHz. Raises MalformedPacket, a ValueError."""
+    if packet and packet[0] & 3 == 0 and len(packet) <= 1 + MAX_FRAME_BYTES:  # as nearly always
+        return frame_ticks(packet[0])
     return len(packet_frames(packet)) * frame_ticks(packet[0])
 
 
@@ -120,10 +124,13 @@ def has_lbrr(packet: bytes) -> bool:
     The LP layer of a SILK or hybrid frame begins, for each channel, with a VAD bit per 20 ms and
     the LBRR bit, which lie plainly at the top of the first byte (RFC 6716, section 4.2.3).
     """
-    try:
-        offset, size = packet_frames(packet)[0]
-    except MalformedPacket:
-        return False
+    if packet and packet[0] & 3 == 0 and len(packet) <= 1 + MAX_FRAME_BYTES:
+        offset, size = 1, len(packet) - 1
+    else:
+        try:
+            offset, size = packet_frames(packet)[0]
+        except MalformedPacket:
+            return False
     toc = packet[0]
     if toc >= 128 or size == 0:  # CELT only, or DTX
         return False

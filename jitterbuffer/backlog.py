@@ -46,8 +46,9 @@ class Backlog:
     def skip_to(self, slot: int) -> None:
         """Gives up everything in front of `slot`."""
         skipped = self.store.take_before(slot)
-        self.leave_behind(skipped)
-        self.discard(skipped)
+        if skipped:
+            self.leave_behind(skipped)
+            self.discard(skipped)
 
     def clear(self) -> None:
         """Gives up everything: another source follows."""

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-SEQUENCE_BITS = 16
-TIMESTAMP_BITS = 32
-
 
 def seq_diff(a: int, b: int) -> int:
     """a - b the short way round, in [-2**15, 2**15)."""
-    return _diff(a, b, SEQUENCE_BITS)
+    return (a - b + 0x8000) % 0x1_0000 - 0x8000
 
 
 def ts_diff(a: int, b: int) -> int:
     """a - b the short way round, in [-2**31, 2**31)."""
-    return _diff(a, b, TIMESTAMP_BITS)
+    return (a - b + 0x8000_0000) % 0x1_0000_0000 - 0x8000_0000
 
 
 def unwrap_sequence(value: int, near: int) -> int:
     """The number that ends in the 16 bits of `value` and lies nearest to `near`."""
-    return near + seq_diff(value, near)
+    return near + (value - near + 0x8000) % 0x1_0000 - 0x8000
 
 
 def unwrap_timestamp(value: int, near: int) -> int:
     """The number that ends in the 32 bits of `value` and lies nearest to `near`."""
-    return near + ts_diff(value, near)
-
-
-def _diff(a: int, b: int, bits: int) -> int:
-    half = 1 << (bits - 1)
-    return (a - b + half) % (2 * half) - half
+    return near + (value - near + 0x8000_0000) % 0x1_0000_0000 - 0x8000_0000

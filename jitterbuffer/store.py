@@ -89,6 +89,8 @@ class PacketStore:
 
     def take_before(self, slot: int) -> list[StoredPacket]:
         """Removes and gives all packets in front of `slot`, in order."""
+        if not self._slots or self._slots[0] >= slot:
+            return []
         index = bisect_left(self._slots, slot)
         taken = [self._packets.pop(s) for s in self._slots[:index]]
         del self._slots[:index]

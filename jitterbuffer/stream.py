@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from codec import FRAME_TICKS, RTP_CLOCK
 from jitterbuffer.packet import MediaPacket
@@ -66,8 +66,7 @@ class RecentDelays:
         return self._sorted[int((len(self._sorted) - 1) * IN_TIME_SHARE)]
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(NamedTuple):
     """Where a packet lies in its stream."""
 
     sequence: int

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 
-import numpy as np
-
 from codec import FRAME_SECONDS
 from codec.frame import FrameSource
 from jitterbuffer.latency import LONGEST_DELAY, LatencyPolicy
@@ -14,8 +12,12 @@ from jitterbuffer.latency import LONGEST_DELAY, LatencyPolicy
 BUCKET = 0.005
 """Seconds."""
 BUCKETS = round(LONGEST_DELAY / BUCKET)
+EDGES = tuple(BUCKET * (bucket + 1) for bucket in range(BUCKETS))
 MEMORY = 400
 """Frames after which what was seen counts 1/e: 8 s."""
+LARGEST_UNIT = 1e9
+"""What a frame may count before counts are scaled back, every 166 s. Counts under 1 are then
+those of frames longer ago."""
 PRIOR = 250
 """Frames without delay or loss that are taken as seen before the first, so that neither an unlucky
 start nor a stall soon after it decides alone."""
@@ -49,15 +51,22 @@ class TargetDelay:
     be played: the delay of its own packet, or of a later one that carries it, plus the time
     between the two frames. So what a hole takes to be filled counts like a late packet, weighed
     by the quality of the filling. It forgets as NetEq's does.
+
+    Forgetting makes the unit larger that new frames are counted in, not the old counts smaller:
+    this runs for every packet, and mostly one bucket of hundreds is all that matters.
     """
 
     def __init__(self, policy: LatencyPolicy) -> None:
         self._policy = policy
-        self._histogram = np.zeros(BUCKETS)
-        self._histogram[0] = self._frames = float(PRIOR)
-        self._edges = BUCKET * np.arange(1, BUCKETS + 1)
+        self._frames = float(PRIOR)
+        self._unit = 1.0
+        """What a frame that comes now counts in the histogram."""
+        self._histogram = [0.0] * BUCKETS
+        self._histogram[0] = self._mass = self._frames
         self._value: OrderedDict[int, float] = OrderedDict()
         """By sequence number, the best that could be made of recent frames so far."""
+        self._worthless = 0
+        """Of those, how many nothing has come of yet."""
         self._highest: int | None = None
         self._arrival = -math.inf
         self._at_once = 0
@@ -73,6 +82,7 @@ class TargetDelay:
     def renumber(self) -> None:
         """Another source follows, over the same network."""
         self._value.clear()
+        self._worthless = 0
         self._highest = self._reference = None
         self._arrival = -math.inf
 
@@ -88,12 +98,13 @@ class TargetDelay:
         delay = relative - reference
         new = self._advance(sequence)
         if self._is_stalled(relative + sequence * FRAME_SECONDS):
+            self._worthless -= self._value.get(sequence) == 0.0
             self._value[sequence] = VALUE[FrameSource.PACKET]
             lbrr, dred_frames = False, 0
         self._credit(sequence, delay, FrameSource.PACKET)
         if lbrr:
             self._credit(sequence - 1, delay + FRAME_SECONDS, FrameSource.LBRR)
-        if dred_frames:
+        if dred_frames and self._worthless:
             for number, value in self._value.items():
                 back = sequence - number
                 if 0 < back <= dred_frames and value < VALUE[FrameSource.DRED]:
@@ -106,11 +117,9 @@ class TargetDelay:
 
     def comes_late(self, wait: float) -> bool:
         """Whether, of what is not there at the target delay, most comes within so many seconds."""
-        at, by = (
-            float(self._histogram[: round(delay / BUCKET)].sum())
-            for delay in (self._seconds, self._seconds + wait)
-        )
-        return by - at > 0.5 * max(1.0, self._frames - at)
+        first, end = round(self._seconds / BUCKET), round((self._seconds + wait) / BUCKET)
+        at, then = sum(self._histogram[:first]), sum(self._histogram[first:end])
+        return then > 0.5 * max(self._unit, self._frames * self._unit - at)
 
     def _is_stalled(self, arrival: float) -> bool:
         """Whether so many packets came right before this one that it says nothing new."""
@@ -125,10 +134,9 @@ class TargetDelay:
         buckets = int((reference - self._reference) / BUCKET)
         if buckets > 0:
             self._reference += buckets * BUCKET
-            moved = np.zeros(BUCKETS)
-            moved[: BUCKETS - buckets] = self._histogram[buckets:]
-            moved[0] += self._histogram[:buckets].sum()
-            self._histogram = moved
+            below = sum(self._histogram[:buckets])
+            self._histogram = self._histogram[buckets:] + [0.0] * min(buckets, BUCKETS)
+            self._histogram[0] += below
             self._seconds = max(self._policy.min_delay, self._seconds - buckets * BUCKET)
 
     def _advance(self, sequence: int) -> int:
@@ -138,14 +146,22 @@ class TargetDelay:
         new = max(0, sequence - self._highest)
         if new:
             kept = (1 - 1 / MEMORY) ** new
-            self._histogram *= kept
+            self._unit /= kept
+            if self._unit > LARGEST_UNIT:
+                self._scale_back()
             self._frames = self._frames * kept + MEMORY * (1 - kept)
             for number in range(max(self._highest + 1, sequence - WINDOW + 1), sequence + 1):
                 self._value[number] = 0.0
+                self._worthless += 1
             while len(self._value) > WINDOW:
-                self._value.popitem(last=False)
+                self._worthless -= self._value.popitem(last=False)[1] == 0.0
             self._highest = sequence
         return new
+
+    def _scale_back(self) -> None:
+        self._histogram = [count / self._unit for count in self._histogram]
+        self._mass = sum(self._histogram)
+        self._unit = 1.0
 
     def _credit(self, number: int, delay: float, source: FrameSource) -> None:
         """From `delay` on, the frame can be made from `source`."""
@@ -153,13 +169,29 @@ class TargetDelay:
         bucket = max(0, int(delay / BUCKET))
         if before is None or before >= VALUE[source]:
             return
+        self._worthless -= before == 0.0
         self._value[number] = VALUE[source]
         if bucket < BUCKETS:
-            self._histogram[bucket] += VALUE[source] - before
+            gain = self._unit * (VALUE[source] - before)
+            self._histogram[bucket] += gain
+            self._mass += gain
+
+    def _best(self) -> float:
+        """The delay at which what is heard, at the policy's price, exceeds the delay by most."""
+        price = 100 * self._policy.worth / (self._frames * self._unit)
+        everything = price * self._mass
+        heard, best, most = 0.0, 0.0, -math.inf
+        for count, edge in zip(self._histogram, EDGES, strict=True):
+            if everything - edge <= most:
+                break  # to hear the rest is not worth it, however soon it comes
+            heard += count
+            gain = price * heard - edge
+            if gain > most:
+                best, most = edge, gain
+        return best
 
     def _choose(self, new: int) -> None:
-        heard = 100 / self._frames * np.cumsum(self._histogram)
-        best = float(self._edges[int(np.argmax(heard * self._policy.worth - self._edges))])
+        best = self._best()
         fall = FALL + FALL_BEYOND * max(0.0, self._seconds - best - NEAR)
         wanted = max(best, self._seconds - fall * FRAME_SECONDS * new)
         self._seconds = min(max(wanted, self._policy.min_delay), self._policy.max_delay)

@@ -12,6 +12,8 @@ GMIN = 16
 
 REORDER_WINDOW = 8
 """Packets. One that is overtaken by as many counts as lost: 160 ms late, it is no longer heard."""
+ALL_ARRIVED = (1 << REORDER_WINDOW) - 1
+"""The undecided ones, one bit each, if all have come."""
 
 MEMORY = 500
 """Packets, 10 s."""
@@ -56,6 +58,8 @@ class _Tally:
     burst_length: float = 0.0
     gaps: float = 0.0
     gap_length: float = 0.0
+    clean: int = 0
+    """Packets received since, that are not in the sums yet."""
     open_gap: int = 0
     """Packets since the latest burst."""
     span: int = 0
@@ -67,7 +71,7 @@ class _Tally:
 
     def receive(self) -> None:
         if not self.lost:
-            self._prolong_gap(1, 0)
+            self.clean += 1
             return
         self.since += 1
         if self.since == GMIN:
@@ -75,12 +79,14 @@ class _Tally:
 
     def lose(self, count: int) -> None:
         """`count` packets in a row, 1 and more."""
+        self._add_clean()
         self.span += self.since + count
         self.lost += count
         self.since = 0
 
     def settle(self) -> None:
         """No further loss joins the open ones."""
+        self._add_clean()
         if self.lost > 1:
             weight = self._age(self.span)
             self.burst_packets += weight
@@ -95,6 +101,12 @@ class _Tally:
             self._prolong_gap(1, 1)
         self._prolong_gap(self.since, 0)
         self.span = self.lost = self.since = 0
+
+    def _add_clean(self) -> None:
+        """Only once there is something to tell them from: mostly nothing is lost for long."""
+        if self.clean:
+            self._prolong_gap(self.clean, 0)
+            self.clean = 0
 
     def _prolong_gap(self, packets: int, lost: int) -> None:
         weight = self._age(packets)
@@ -133,6 +145,10 @@ class BurstMeter:
 
     def update(self, sequence: int) -> None:
         """A packet has come, `sequence` extended by the count of wraps. Duplicates do no harm."""
+        if self._arrived == ALL_ARRIVED and sequence - 1 == self._highest:  # as nearly always
+            self._highest = sequence
+            self._tally.receive()
+            return
         if self._highest is None:
             self._highest, self._undecided, self._arrived = sequence, 1, 1
             return
@@ -145,7 +161,7 @@ class BurstMeter:
         self._decide(undecided - REORDER_WINDOW)
         self._highest = sequence
         self._undecided = min(undecided, REORDER_WINDOW)
-        self._arrived = self._arrived << ahead | 1 if ahead < REORDER_WINDOW else 1
+        self._arrived = (self._arrived << ahead | 1) & ALL_ARRIVED if ahead < REORDER_WINDOW else 1
 
     def _decide(self, count: int) -> None:
         """The oldest `count` numbers; what is beyond the undecided ones has not come either."""

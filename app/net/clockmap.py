@@ -7,8 +7,8 @@ import platform
 import time
 import uuid
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from app.net.rtcp import ntp_from_unix_ns, ntp_seconds_between
 from app.net.rtp import timestamp_difference
@@ -61,16 +61,14 @@ class WallClock:
         return (self._ntp + round((monotonic - self._monotonic) * 2**32)) & (2**64 - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class ClockEstimate:
+class ClockEstimate(NamedTuple):
     instant: float
     """Seconds of our monotonic clock."""
     uncertainty: float
     """Seconds by which the instant may be off either way."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Anchor:
+class _Anchor(NamedTuple):
     ntp: int
     """Of the peer's wall clock."""
     instant: float

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
+from struct import Struct
+from typing import NamedTuple
 
 from aiortc.rtp import RtpPacket, clamp_packets_lost
 
@@ -13,6 +15,10 @@ from codec import RTP_CLOCK
 
 MAX_DATAGRAM = 2048
 """Bytes. No network without jumbo frames carries more than 1500 in one piece."""
+
+_HEADER = Struct("!BBHII")
+PLAIN = 0x80
+"""First byte of a packet of version 2 with no padding, no header extension and no CSRC."""
 
 MAX_DROPOUT = 3000
 MAX_MISORDER = 100
@@ -39,8 +45,7 @@ def random_ssrc(rng: Random, avoid: int | None = None) -> int:
     return ssrc
 
 
-@dataclass(frozen=True, slots=True)
-class RtpReceived:
+class RtpReceived(NamedTuple):
     """A media packet of the peer."""
 
     sequence: int
@@ -55,6 +60,29 @@ class RtpReceived:
     """Monotonic seconds."""
     copies: tuple[Copy, ...] = ()
     """Earlier packets that came along as redundancy, newest first."""
+
+
+def parse_rtp(data: bytes, arrival: float) -> RtpReceived:
+    """An RTP packet, whatever its SSRC and payload type. Raises ValueError, struct.error.
+
+    What nearly every packet looks like is read here, anything else by aiortc's parser.
+    """
+    if len(data) >= _HEADER.size and data[0] == PLAIN:
+        _, second, sequence, timestamp, ssrc = _HEADER.unpack_from(data)
+        payload = data[_HEADER.size :]
+        return RtpReceived(
+            sequence, timestamp, ssrc, second > 0x7F, second & 0x7F, payload, arrival
+        )
+    packet = RtpPacket.parse(data)
+    return RtpReceived(
+        packet.sequence_number,
+        packet.timestamp,
+        packet.ssrc,
+        bool(packet.marker),
+        packet.payload_type,
+        packet.payload,
+        arrival,
+    )
 
 
 class RtpSender:
@@ -82,19 +110,18 @@ class RtpSender:
         marker: bool,
         payload_type: int | None = None,
     ) -> bytes:
-        packet = RtpPacket(
-            payload_type=self.payload_type if payload_type is None else payload_type,
-            marker=int(marker),
-            sequence_number=self._sequence,
-            timestamp=(self.origin + timestamp) & 0xFFFF_FFFF,
-            ssrc=self.ssrc,
-            payload=payload,
+        header = _HEADER.pack(
+            PLAIN,
+            marker << 7 | (self.payload_type if payload_type is None else payload_type),
+            self._sequence,
+            (self.origin + timestamp) & 0xFFFF_FFFF,
+            self.ssrc,
         )
         self._sequence = (self._sequence + 1) & 0xFFFF
         self._latest = (timestamp, captured_at)
         self.packets += 1
         self.octets += len(payload)
-        return packet.serialize()
+        return header + payload
 
     def timestamp_at(self, now: float) -> int:
         """RTP timestamp of the sample captured at `now`, had there been one.

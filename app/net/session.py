@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from dataclasses import replace
 from enum import StrEnum
 from random import Random
 
-from aiortc.rtp import RtcpByePacket, RtcpRrPacket, RtcpSdesPacket, RtcpSrPacket, RtpPacket
+from aiortc.rtp import RtcpByePacket, RtcpRrPacket, RtcpSdesPacket, RtcpSrPacket
 
 from app.net.bursts import BurstMetrics
 from app.net.clockmap import ClockEstimate, ClockMap
 from app.net.red import RedError, unpack_red
 from app.net.reports import ReportExchange
 from app.net.rtcp import ByeReceived, ReportReceived, RtcpTimer, cname_in, parse_compound
-from app.net.rtp import MAX_DATAGRAM, RtpReceived, RtpSender, SourceStatistics, random_ssrc
+from app.net.rtp import (
+    MAX_DATAGRAM,
+    RtpReceived,
+    RtpSender,
+    SourceStatistics,
+    parse_rtp,
+    random_ssrc,
+)
 from app.net.xr import ExtendedReport
 from codec import RTP_CLOCK
 
@@ -166,7 +172,7 @@ class RtpSession:
         try:
             if is_rtcp(data):
                 return self._receive_rtcp(data, arrival, ntp)
-            return self._receive_rtp(RtpPacket.parse(data), arrival)
+            return self._receive_rtp(parse_rtp(data, arrival))
         except (ValueError, struct.error):
             return self._drop(DropReason.MALFORMED)
 
@@ -181,18 +187,9 @@ class RtpSession:
             return DropReason.WRONG_SSRC
         return None
 
-    def _receive_rtp(self, packet: RtpPacket, arrival: float) -> list[Event]:
-        if reason := self._unwanted(packet.ssrc):
+    def _receive_rtp(self, received: RtpReceived) -> list[Event]:
+        if reason := self._unwanted(received.ssrc):
             return self._drop(reason)
-        received = RtpReceived(
-            sequence=packet.sequence_number,
-            timestamp=packet.timestamp,
-            ssrc=packet.ssrc,
-            marker=bool(packet.marker),
-            payload_type=packet.payload_type,
-            payload=packet.payload,
-            arrival=arrival,
-        )
         if self._source_ssrc is None:
             return self._put_on_probation(received)
         if self._source is None:
@@ -245,7 +242,7 @@ class RtpSession:
         payload, copies = unpack_red(
             received.payload, self._payload_type, received.sequence, received.timestamp
         )
-        return replace(received, payload_type=self._payload_type, payload=payload, copies=copies)
+        return received._replace(payload_type=self._payload_type, payload=payload, copies=copies)
 
     def _receive_rtcp(self, data: bytes, arrival: float, ntp: int) -> list[Event]:
         pieces, unknown = parse_compound(data)

@@ -26,11 +26,10 @@ HELD = 64
 MAX_AGE = 5.0
 """Seconds that a datagram may have waited for us to start or wake up; more is a clock set anew."""
 
-READS_PER_WAKEUP = 32
-"""A flood must not keep the loop from its other work."""
-
 SO_TIMESTAMPNS = 35
 """Linux, all architectures Python is commonly built for; not among the constants of `socket`."""
+_STAMP = struct.Struct("@qq")
+_ANCILLARY = socket.CMSG_SPACE(_STAMP.size)
 
 DSCP_EF = 46 << 2
 """Expedited forwarding, for audio (RFC 8837)."""
@@ -176,24 +175,22 @@ class UdpTransport:
         self._refused_at = time.monotonic()
 
     def _on_readable(self) -> None:
-        for _ in range(READS_PER_WAKEUP):
-            if self._closed:
-                return
-            try:
-                data, ancillary, flags, source = self._socket.recvmsg(
-                    MAX_DATAGRAM, socket.CMSG_SPACE(16)
-                )
-            except (BlockingIOError, InterruptedError):
-                return
-            except ConnectionRefusedError:
-                self._note_refusal()
-                continue
-            except OSError:
-                return
+        """Takes one datagram: the loop calls again as long as there is one.
+
+        Mostly there is no second, and to ask for it, only to be told so by an exception, costs more
+        than the next call if there is. A flood does not keep the loop from its other work either.
+        """
+        try:
+            data, ancillary, flags, source = self._socket.recvmsg(MAX_DATAGRAM, _ANCILLARY)
+        except ConnectionRefusedError:
+            self._note_refusal()
+        except OSError:
+            return
+        else:
             if flags & socket.MSG_TRUNC:
                 self.counts[TransportCount.TOO_LARGE] += 1
-                continue
-            self._on_datagram(data, _host_and_port(source), _arrival(ancillary))
+            else:
+                self._on_datagram(data, _host_and_port(source), _arrival(ancillary))
 
     def _on_datagram(self, data: bytes, source: tuple[str, int], arrival: float) -> None:
         if self._remote and self._receiver:
@@ -218,8 +215,8 @@ def _arrival(ancillary: list[tuple[int, int, bytes]]) -> float:
     """Monotonic instant out of the kernel's wall-clock stamp, or now if there is none."""
     now, wall = time.monotonic(), time.time()
     for level, kind, value in ancillary:
-        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(value) == 16:
-            seconds, nanoseconds = struct.unpack("@qq", value)
+        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(value) == _STAMP.size:
+            seconds, nanoseconds = _STAMP.unpack(value)
             age: float = wall - (seconds + nanoseconds * 1e-9)
             # a wall clock set between the two readings must not move the datagram in time
             if 0 <= age < MAX_AGE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,7 @@ def test_entries_are_read_as_they_were_added(tmp_path: Path) -> None:
         ENTRY,
         LedgerEntry(0.0, 0, FrameSource.SILENCE, None, 3.0, None),
         *(
-            replace(ENTRY, playout_s=0.02 * n, source=source)
+            ENTRY._replace(playout_s=0.02 * n, source=source)
             for n, source in enumerate(FrameSource)
         ),
     ]
@@ -60,7 +59,7 @@ def test_without_a_file_nothing_is_kept() -> None:
 def test_a_writer_that_is_behind_by_a_minute_loses_the_oldest(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "frames.csv")
     for n in range(4000):
-        ledger.add(replace(ENTRY, timestamp=n))
+        ledger.add(ENTRY._replace(timestamp=n))
     ledger.close()
     assert [entry.timestamp for entry in read_ledger(tmp_path / "frames.csv")] == [
         *range(1000, 4000)

@@ -56,3 +56,17 @@ def test_clipped_samples_are_counted() -> None:
     meter = LevelMeter()
     meter.update(np.array([32767, -32768, 32766, -32767], np.int16))
     assert meter.clipped == 2
+
+
+def test_it_makes_no_difference_how_often_somebody_looks() -> None:
+    random = np.random.default_rng(1)
+    watched, left_alone = LevelMeter(), LevelMeter()
+    for number in range(237):
+        loud = 10 ** random.uniform(1, 4.6)
+        block = np.clip(random.normal(0, loud, random.integers(1, 400)), -32768, 32767)
+        for meter in (watched, left_alone):
+            meter.update(block.astype(np.int16))
+        if number % 3:
+            assert watched.held_db >= watched.peak_db
+    for figure in ("rms_db", "peak_db", "held_db", "clipped", "total_energy", "total_duration"):
+        assert getattr(watched, figure) == pytest.approx(getattr(left_alone, figure)), figure

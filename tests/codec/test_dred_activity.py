@@ -40,3 +40,14 @@ def test_speech_over_a_steady_noise_is_active() -> None:
 def test_noise_that_ends_is_forgotten_at_once() -> None:
     found = heard(noise(600, -40), noise(20, -70), noise(20, -45))
     assert all(found[620:])
+
+
+def test_frames_may_be_judged_together() -> None:
+    frames = np.concatenate([noise(30, -75), noise(10, -30), noise(30, -75, seed=1)])
+    detector = ActivityDetector()
+    together = [
+        active
+        for at in range(0, len(frames), 7)
+        for active in detector.push_all(frames[at : at + 7])
+    ]
+    assert together == heard(frames)

@@ -53,6 +53,21 @@ def test_the_estimated_cost_is_what_the_code_takes(seed: int, p0: int, r: int) -
     assert table.cost(symbols, levels) == pytest.approx(coder.tell(), rel=0.02, abs=4)
 
 
+@given(st.integers(0, 2**32 - 1))
+def test_costs_of_several_choices_are_those_of_each(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    parts = (random.integers(1, 250, (16, 3), np.uint8) for _ in range(4))
+    table = LaplaceTables(*parts)
+    values = random.normal(0, 20, (5, 3)).astype(np.float32)
+    levels = random.integers(0, 16, (4, 5))
+    assert table.costs(values, levels) == pytest.approx(
+        [table.cost(table.quantise(values, choice), choice) for choice in levels], rel=1e-5
+    )
+    assert table.costs(values[0], levels[:, 0]) == pytest.approx(
+        [table.cost(table.quantise(values[0], level), level) for level in levels[:, 0]], rel=1e-5
+    )
+
+
 def test_tables_that_do_not_fit_together_are_refused() -> None:
     good = np.full((16, 3), 9, np.uint8)
     with pytest.raises(ValueError, match="table r of shape"):

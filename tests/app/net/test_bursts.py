@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from random import Random
 
 import pytest
@@ -122,6 +123,16 @@ def test_nothing_is_reported_before_a_packet_is_decided() -> None:
     assert meter.metrics() is None
     meter.update(REORDER_WINDOW)
     assert meter.metrics() is not None
+
+
+def test_a_stream_without_loss_takes_no_more_memory_the_longer_it_lasts() -> None:
+    meter = BurstMeter()
+    for sequence in range(1000):
+        meter.update(sequence)
+    size = len(pickle.dumps(meter))
+    for sequence in range(1000, 5000):
+        meter.update(sequence)
+    assert len(pickle.dumps(meter)) == pytest.approx(size, abs=8)
 
 
 def test_reporting_changes_nothing() -> None:

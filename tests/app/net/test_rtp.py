@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from random import Random
 
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import strategies as st
 
 from app.net.rtp import (
     MAX_DROPOUT,
+    RtpReceived,
     RtpSender,
     SourceStatistics,
+    parse_rtp,
     random_ssrc,
     sequence_difference,
     timestamp_difference,
@@ -70,6 +73,25 @@ def test_packets_are_numbered_and_stamped_from_a_random_start() -> None:
     assert [p.payload for p in packets] == [b"\0" * 5, b"\1" * 5, b"\2" * 5]
     assert (sender.packets, sender.octets) == (3, 15)
     assert first != RtpPacket.parse(sender_at(2).packetise(b"x", 0, 0.0, False)).sequence_number
+
+
+@given(st.binary(max_size=40) | st.binary(max_size=40).map(b"\x80\x6f".__add__))
+def test_packets_are_read_as_aiortc_reads_them(data: bytes) -> None:
+    try:
+        expected = RtpPacket.parse(data)
+    except (ValueError, struct.error):
+        with pytest.raises((ValueError, struct.error)):
+            parse_rtp(data, 1.0)
+        return
+    assert parse_rtp(data, 1.0) == RtpReceived(
+        sequence=expected.sequence_number,
+        timestamp=expected.timestamp,
+        ssrc=expected.ssrc,
+        marker=bool(expected.marker),
+        payload_type=expected.payload_type,
+        payload=expected.payload,
+        arrival=1.0,
+    )
 
 
 def test_a_sender_counts_on_through_both_wraps() -> None:
