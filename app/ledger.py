@@ -65,6 +65,11 @@ class Ledger:
                 raise UsageError(f"--ledger: {path}: {error.strerror}") from None
             csv.writer(self._file).writerow(FIELDS)
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether entries go anywhere."""
+        return self._file is not None
+
     def add(self, entry: LedgerEntry) -> None:
         if self._file:
             self._pending.append(entry)

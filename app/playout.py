@@ -181,18 +181,19 @@ class Playout:
             )
         if self._began is None:
             self._began = playout_at
-        self._ledger.add(
-            LedgerEntry(
-                playout_s=playout_at - self._began,
-                timestamp=plan.timestamp,
-                source=source,
-                wait_ms=None if plan.arrival is None else 1e3 * (playout_at - plan.arrival),
-                decode_us=1e6 * spent,
-                delay_ms=None if total is None else 1e3 * total,
-                action=plan.action,
-                stretch_ms=1e3 * self._stretched / SAMPLE_RATE,
+        if self._ledger.is_kept:
+            self._ledger.add(
+                LedgerEntry(
+                    playout_s=playout_at - self._began,
+                    timestamp=plan.timestamp,
+                    source=source,
+                    wait_ms=None if plan.arrival is None else 1e3 * (playout_at - plan.arrival),
+                    decode_us=1e6 * spent,
+                    delay_ms=None if total is None else 1e3 * total,
+                    action=plan.action,
+                    stretch_ms=1e3 * self._stretched / SAMPLE_RATE,
+                )
             )
-        )
         self._stretched = 0
 
     def _probe_block(self, probe: MarkerProbe, pcm: PcmFrame, playout_at: float) -> None:

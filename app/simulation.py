@@ -354,6 +354,10 @@ class _FrameLog(Ledger):
         super().__init__()
         self.entries: list[LedgerEntry] = []
 
+    @property
+    def is_kept(self) -> bool:
+        return True
+
     def add(self, entry: LedgerEntry) -> None:
         self.entries.append(entry)
 

@@ -53,23 +53,45 @@ READS = 2
 
 
 class Background:
-    """Tells speech from what is heard between: by energy, against the least of late."""
+    """Tells speech from what is heard between: by energy, against the least of late.
+
+    Looked at when somebody wants to know, or 500 ms have come together: on a network where time
+    is never stretched nobody does.
+    """
 
     RISE = 1.003
     """Per frame: what has become louder for good is background after half a minute."""
     ABOVE = 4.0
     LEAST = 15.0**2
     """Power, int16."""
+    TOGETHER = 25
 
     def __init__(self) -> None:
         self._floor = np.inf
+        self._last = np.inf
+        """Power of the last frame that was looked at."""
+        self._unseen: list[PcmFrame] = []
 
-    def is_passive(self, pcm: PcmFrame) -> bool:
-        """Takes in a frame; whether it is no louder than the background."""
-        sound = pcm.astype(np.float32)
-        power = float(sound @ sound) / len(sound)
-        self._floor = min(power, self._floor * self.RISE + 1.0)
-        return power <= self.ABOVE * self._floor + self.LEAST
+    def add(self, pcm: PcmFrame) -> None:
+        """Takes in a frame, which is not to be changed afterwards."""
+        self._unseen.append(pcm)
+        if len(self._unseen) == self.TOGETHER:
+            self._look()
+
+    @property
+    def is_passive(self) -> bool:
+        """Whether the last frame is no louder than the background."""
+        self._look()
+        return self._last <= self.ABOVE * self._floor + self.LEAST
+
+    def _look(self) -> None:
+        if not self._unseen:
+            return
+        sound = np.stack(self._unseen).astype(np.float32)
+        self._unseen.clear()
+        for power in (np.einsum("ij,ij->i", sound, sound) / sound.shape[1]).tolist():
+            self._floor = min(power, self._floor * self.RISE + 1.0)
+            self._last = power
 
 
 class PlayoutReceiver:
@@ -82,7 +104,6 @@ class PlayoutReceiver:
         self._background = Background()
         self._timestamp = 0
         """Of the frame decoded last."""
-        self._passive = False
         self._as_said = 0
         """Frames in a row that came as they were said."""
         self._source = FrameSource.SILENCE
@@ -174,7 +195,7 @@ class PlayoutReceiver:
             self._direction = 1
         self._as_said = self._as_said + 1 if source in AS_SAID else 0
         if source in AS_SAID:
-            self._passive = self._background.is_passive(pcm)
+            self._background.add(pcm)
 
     def _read_ahead(self) -> None:
         """Learns what the packets behind the next hole know of it, as the plan depends on that."""
@@ -237,24 +258,26 @@ class PlayoutReceiver:
 
     def _accelerate(self, excess: float, playout_at: float) -> None:
         hurry = excess >= HURRY
-        if not (hurry or self._passive) and self._since < PATIENCE:
+        if self._since < PATIENCE and not (hurry or self._background.is_passive):
             return
         if len(self._sound) < SPAN and self._buffer.has_next():
             self._next_frame(playout_at)
         if len(self._sound) >= SPAN and self._as_said >= 2:
             threshold = ALIKE_ENOUGH if hurry else ALIKE
-            self._stretch(accelerate(self._sound.pcm, threshold=threshold, passive=self._passive))
+            passive = self._background.is_passive
+            self._stretch(accelerate(self._sound.pcm, threshold=threshold, passive=passive))
 
     def _expand(self) -> None:
-        if (self._passive or self._since >= PATIENCE) and self._as_said >= 2:
-            self._stretch(expand(self._sound.heard, self._sound.pcm, passive=self._passive))
+        passive = self._background.is_passive
+        if (passive or self._since >= PATIENCE) and self._as_said >= 2:
+            self._stretch(expand(self._sound.heard, self._sound.pcm, passive=passive))
 
     def _trim(self) -> None:
         """Takes out sound that waits for no reason: the next frame is asked for in time anyway."""
         spare = len(self._sound) - FRAME
         if spare < SPARE or self._as_said < 2:
             return
-        if self._passive:
+        if self._background.is_passive:
             self._stretch(cut(self._sound.pcm, spare))
         elif len(self._sound) >= SPAN and self._since >= PATIENCE:
             shorter = accelerate(self._sound.pcm)
