@@ -118,8 +118,7 @@ class JitterBuffer:
         """
         with self._lock:
             decision, slot, action, left_out = self._next(playout_at, queued is not None)
-            plan = self._plan(decision, slot, playout_at + (queued or 0.0))
-            return replace(plan, action=action, left_out=left_out)
+            return self._plan(decision, slot, playout_at + (queued or 0.0), action, left_out)
 
     @property
     def excess(self) -> float | None:
@@ -230,9 +229,9 @@ class JitterBuffer:
         self._excess, self._pulled_at = excess, playout_at
         self._least, self._most = min(self._least, excess), max(self._most, excess)
         slot = self._backlog.position
-        waits = self._pace.waits(
-            decision, excess, is_open=self._backlog.is_open(), longest=self._longest_wait()
-        )
+        is_open = self._backlog.is_open()
+        longest = self._longest_wait() if is_open else 0.0
+        waits = self._pace.waits(decision, excess, is_open=is_open, longest=longest)
         if waits:
             self._stats.inserted_samples_for_deceleration += FRAME
             if not decision.is_free:
@@ -293,7 +292,14 @@ class JitterBuffer:
             self._backlog.position, self._backlog.store, self._backlog.before, self._recovery
         )
 
-    def _plan(self, decision: Decision, slot: int | None, playout_at: float) -> FramePlan:
+    def _plan(
+        self,
+        decision: Decision,
+        slot: int | None,
+        playout_at: float,
+        action: HoleAction,
+        left_out: int,
+    ) -> FramePlan:
         """Keeps the books of `decision` and puts it into words."""
         source, packet = decision.source, decision.packet
         if source is FrameSource.PLC and self._concealed_run >= CONCEAL_FRAMES:
@@ -303,7 +309,7 @@ class JitterBuffer:
         self._stats.count_frame(source, concealed=concealed, received=self._has_played)
         self._intake.dry = 0 if packet is not None else self._intake.dry + 1
         if packet is None or slot is None:
-            return FramePlan(source, self._timestamp(slot))
+            return FramePlan(source, self._timestamp(slot), action=action, left_out=left_out)
         timestamp = self._timestamp(slot)
         if source in (FrameSource.PACKET, FrameSource.RED):
             timestamp = packet.timestamp
@@ -316,7 +322,14 @@ class JitterBuffer:
             packet.redundancy_used = True
         new_source, self._intake.new_source = self._intake.new_source, False
         return FramePlan(
-            source, timestamp, packet.payload, packet.arrival, packet.slot - slot, new_source
+            source,
+            timestamp,
+            packet.payload,
+            packet.arrival,
+            packet.slot - slot,
+            new_source,
+            action,
+            left_out,
         )
 
     def _timestamp(self, slot: int | None) -> int:
