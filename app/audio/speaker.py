@@ -221,6 +221,7 @@ class SpeakerSink:
                 continue
             self.stats.resyncs = clock.jumps
             self.stats.lateness.add(self._now() - begun)
+            before = rendered
             while len(self._ring) < gauge.samples + self._ahead:
                 playout_at = clock.instant(rendered * FRAME * rate / SAMPLE_RATE)
                 pcm = render(playout_at)
@@ -233,4 +234,6 @@ class SpeakerSink:
                 if self._stopping.is_set():
                     return True
             if prepare is not None and rendered:
-                prepare(clock.instant(rendered * FRAME * rate / SAMPLE_RATE), True)
+                # of two blocks that a frame lasts, the second may be the last chance before
+                last = rendered == before
+                prepare(clock.instant(rendered * FRAME * rate / SAMPLE_RATE), last)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from app.audio.base import silent_frame
+from app.audio.base import Prepare, silent_frame
 from app.audio.speaker import SpeakerSink, WarmUp, _Block
 from codec.frame import PcmFrame
 from tests.app.audio.bench import Bench, until
@@ -39,7 +39,7 @@ class Blocks(SimpleQueue[_Block | None]):
 class Playout:
     """A sink on the bench whose frames begin with an impulse as high as their number."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, prepare: Prepare | None = None) -> None:
         self.bench = bench
         self.sink = SpeakerSink(clock=bench.clock)
         self.playout_at: list[float] = []
@@ -49,7 +49,7 @@ class Playout:
         self.sink._blocks = self.blocks = Blocks()
         self.began = bench.now + DELAY
         """When the first block is heard."""
-        self.sink.start(self.render)
+        self.sink.start(self.render, prepare)
 
     def render(self, playout_at: float) -> PcmFrame:
         pcm = silent_frame()
@@ -171,6 +171,24 @@ def test_a_device_that_never_becomes_steady_is_played_on_all_the_same() -> None:
     for k in range(301):
         ready = warm_up.add(_Block(50 + 0.01 * k, 480, 0, 50 + (k % 2) * 0.2 + 0.01 * k, True))
         assert ready == (k >= 300)
+
+
+def test_between_two_frames_there_is_a_first_and_a_last_look_at_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[tuple[float, bool]] = []
+
+    def prepare(playout_at: float, last: bool) -> bool:
+        looks.append((playout_at, last))
+        return False
+
+    playout = Playout(Bench(monkeypatch, 48_000), prepare)
+    playout.run(100)
+    playout.sink.stop()
+    steady = looks[-20:]
+    assert [last for _, last in steady] in ([False, True] * 10, [True, False] * 10)
+    # the frame that was looked for is the one that is rendered then
+    assert {round(at, 6) for at, _ in steady[:-2]} <= {round(at, 6) for at in playout.playout_at}
 
 
 def test_closing_ends_the_stream_and_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
