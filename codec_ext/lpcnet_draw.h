@@ -7,7 +7,7 @@ INLINE void node_logits(const LpcnetModel *m, int b, const int n, const LpcnetSt
     for (int k = 0; k < n * 2 * PARTS; k++) v[k] = load(m->node_bias + 32 * b + k * LANES);
     EACH stripe(&m->nodes, 2 * (b + i), 2, s->b, t->b, v + i * 2 * PARTS, quantised);
     const int chains = 2 * n * PARTS < CHAINS ? 2 * n * PARTS : CHAINS;
-    for (int k = 0; k < n * 2 * PARTS; k += chains) tanhs(v + k, chains);
+    for (int k = 0; k < n * 2 * PARTS; k += chains) tanhs(v + k, chains, 0);
     EACH for (int p = 0; p < PARTS; p++) {
         const float *scale = m->node_scale + 32 * (b + i) + p * LANES;
         const vf *first = v + i * 2 * PARTS + p;
@@ -21,7 +21,7 @@ INLINE void node_bits(const LpcnetModel *m, int b, const int n, const LpcnetStat
     vf v[4 * PARTS];
     node_logits(m, b, n, s, t, v, quantised);
     const int chains = n * PARTS < CHAINS ? n * PARTS : CHAINS;
-    for (int k = 0; k < n * PARTS; k += chains) sigmoids(v + k, chains);
+    for (int k = 0; k < n * PARTS; k += chains) sigmoids(v + k, chains, 0);
     for (int k = 0; k < n * PARTS; k++) store(out + k * LANES, v[k]);
 }
 

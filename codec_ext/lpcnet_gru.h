@@ -1,73 +1,121 @@
 /* The two GRUs of the sample network; included by lpcnet_template.h. */
-/* A state as the dot products want it, beside the floats. */
+
+/* States as the dot products want them, beside the floats, and gates in the order of a model's rows,
+ * [units / 16][z, r, n][16]. What is kept of an n gate is what r multiplies. */
 typedef struct {
     State8 a[LPCNET_MAX_UNITS] ALIGNED;
     State8 b[LPCNET_MAX_UNITS] ALIGNED;
-    float zr[2 * LPCNET_MAX_UNITS] ALIGNED;    /* GRU A's gates z and r: [units / 16][2][16] */
-    float input[LPCNET_MAX_UNITS] ALIGNED;     /* to its n gate */
-    float recurrent[LPCNET_MAX_UNITS] ALIGNED; /* what r multiplies */
+    float known_a[3 * LPCNET_MAX_UNITS] ALIGNED; /* all through a stretch */
+    float gates_a[3 * LPCNET_MAX_UNITS] ALIGNED;
+    float gates_b[3 * LPCNET_MAX_UNITS] ALIGNED;
+    float input_b[LPCNET_MAX_UNITS] ALIGNED; /* to the n gate */
 } Scratch;
 
-static void scratch_init(Scratch *s, const LpcnetModel *m, const LpcnetState *state) {
-    memset(s, 0, sizeof *s); /* chains reach beyond the last unit */
+static void scratch_init(Scratch *s, const LpcnetModel *m, const LpcnetCondition *c,
+                         const LpcnetState *state) {
+    for (int b = 0; b < 3 * m->units_a / 16; b++) {
+        const float *known = b % 3 < 2 ? c->a + 16 * b : m->bias_a + b / 3 * 16;
+        for (int i = 0; i < 16; i += LANES) store(s->known_a + 16 * b + i, load(known + i));
+    }
     for (int i = 0; i < m->units_a; i += LANES) store_state8(s->a + i, load(state->a + i));
     for (int i = 0; i < m->units_b; i += LANES) store_state8(s->b + i, load(state->b + i));
 }
 
-/* The next state of a GRU from what t holds of its gates:
- * h' = z h + (1 - z) n with n = tanh(input + r * recurrent). */
-INLINE void advance(Scratch *t, int units, float *state, State8 *state8, const int quantised) {
+/* h' = z h + (1 - z) tanh(x) for n vectors of x, z being the first of each three `gates`. */
+INLINE void advance(vf *x, const int n, const float *gates, float *state, State8 *state8,
+                    const int quantised) {
+    tanhs(x, n, quantised);
+    EACH {
+        const vf z = load(gates + 48 * (i / PARTS) + i % PARTS * LANES);
+        const vf h = x[i] + z * (load(state + i * LANES) - x[i]);
+        store(state + i * LANES, h);
+        if (quantised) store_state8(state8 + i * LANES, h);
+    }
+}
+
+/* Sample embeddings times GRU A's input weights: what the last signal, the prediction and the last
+ * excitation add to its gates. */
+typedef struct {
+    const int16_t *entry[3];
+} Embedded;
+
+INLINE Embedded embed(const LpcnetModel *m, int signal, int prediction, int excitation) {
+    const ptrdiff_t width = 3 * (ptrdiff_t)m->units_a;
+    return (Embedded){{
+        m->embedding + signal * width,
+        m->embedding + (LPCNET_LEVELS + prediction) * width,
+        m->embedding + (2 * LPCNET_LEVELS + excitation) * width,
+    }};
+}
+
+/* Adds 16 values of that, from the i-th on, to out[PARTS]. */
+INLINE void add_embedded(const LpcnetModel *m, const Embedded *e, ptrdiff_t i, vf *out) {
+    for (int k = 0; k < PARTS; k += LEVEL_PARTS) {
+        vi levels[LEVEL_PARTS];
+        const ptrdiff_t at = i + k * LANES;
+        widen(*(const vh_loose *)(e->entry[0] + at) + *(const vh_loose *)(e->entry[1] + at) +
+                  *(const vh_loose *)(e->entry[2] + at),
+              levels);
+        for (int p = 0; p < LEVEL_PARTS; p++)
+            out[k + p] += to_float(levels[p]) * load(m->embedding_scale + at + p * LANES);
+    }
+}
+
+/* GRU A's next gates but for what the samples add. */
+INLINE void prepare_a(const LpcnetModel *m, const LpcnetState *s, Scratch *t,
+                      const int quantised) {
+    Blocks next = blocks_of(&m->recurrent_a);
+    for (int b = 0; b < 3 * m->units_a / 16; b++) {
+        vf out[PARTS];
+        for (int p = 0; p < PARTS; p++) out[p] = load(t->known_a + 16 * b + p * LANES);
+        rows(&m->recurrent_a, b, &next, s->a, t->a, out, quantised);
+        for (int p = 0; p < PARTS; p++) store(t->gates_a + 16 * b + p * LANES, out[p]);
+    }
+}
+
+/* z and r of n times 16 units of GRU A. */
+INLINE void gates_a(const LpcnetModel *m, const Embedded *e, Scratch *t, int u, const int n,
+                    const int quantised) {
     vf x[CHAINS];
-    for (int i = 0; i < 2 * units; i += CHAINS * LANES) {
-        for (int k = 0; k < CHAINS; k++) x[k] = load(t->zr + i + k * LANES);
-        sigmoids(x, CHAINS);
-        for (int k = 0; k < CHAINS; k++) store(t->zr + i + k * LANES, x[k]);
+    EACH for (int k = 0; k < 2; k++) {
+        const int at = 48 * (u + i) + 16 * k;
+        vf *out = x + (2 * i + k) * PARTS;
+        for (int p = 0; p < PARTS; p++) out[p] = load(t->gates_a + at + p * LANES);
+        add_embedded(m, e, at, out);
     }
-    for (int i = 0; i < units; i += CHAINS * LANES) {
-        for (int k = 0; k < CHAINS; k++) {
-            const int at = i + k * LANES, r = 2 * (at & ~15) + 16 + (at & 15);
-            x[k] = load(t->input + at) + load(t->zr + r) * load(t->recurrent + at);
-        }
-        tanhs(x, CHAINS);
-        for (int k = 0; k < CHAINS; k++) {
-            const int at = i + k * LANES, z = 2 * (at & ~15) + (at & 15);
-            const vf h = x[k] + load(t->zr + z) * (load(state + at) - x[k]);
-            store(state + at, h);
-            if (quantised) store_state8(state8 + at, h);
-        }
+    sigmoids(x, 2 * PARTS * n, quantised);
+    EACH for (int p = 0; p < 2 * PARTS; p++)
+        store(t->gates_a + 48 * (u + i) + p * LANES, x[2 * PARTS * i + p]);
+}
+
+/* Their next states. */
+INLINE void advance_a(const LpcnetModel *m, const LpcnetCondition *c, const Embedded *e,
+                      LpcnetState *s, Scratch *t, int u, const int n, const int quantised) {
+    vf x[CHAINS];
+    EACH {
+        const float *gates = t->gates_a + 48 * (u + i);
+        vf *out = x + i * PARTS;
+        for (int p = 0; p < PARTS; p++)
+            out[p] = load(gates + 16 + p * LANES) * load(gates + 32 + p * LANES) +
+                     load(c->a + 48 * (u + i) + 32 + p * LANES);
+        add_embedded(m, e, 48 * (u + i) + 32, out);
     }
+    advance(x, n * PARTS, t->gates_a + 48 * u, s->a + 16 * u, t->a + 16 * u, quantised);
 }
 
 INLINE void step(const LpcnetModel *m, const LpcnetCondition *c, LpcnetState *s, Scratch *t,
                  int signal, int prediction, int excitation, const int quantised) {
-    const ptrdiff_t width = 3 * (ptrdiff_t)m->units_a;
-    const int16_t *e0 = m->embedding + signal * width;
-    const int16_t *e1 = m->embedding + (LPCNET_LEVELS + prediction) * width;
-    const int16_t *e2 = m->embedding + (2 * LPCNET_LEVELS + excitation) * width;
+    enum { WIDE = CHAINS / (2 * PARTS), WIDER = CHAINS / PARTS };
+    const Embedded e = embed(m, signal, prediction, excitation);
+    const int blocks_a = m->units_a / 16, blocks_b = m->units_b / 16;
+    prepare_a(m, s, t, quantised);
+    int u = 0;
+    for (; u + WIDE <= blocks_a; u += WIDE) gates_a(m, &e, t, u, WIDE, quantised);
+    for (; u < blocks_a; u++) gates_a(m, &e, t, u, 1, quantised);
+    for (u = 0; u + WIDER <= blocks_a; u += WIDER) advance_a(m, c, &e, s, t, u, WIDER, quantised);
+    for (; u < blocks_a; u++) advance_a(m, c, &e, s, t, u, 1, quantised);
 
-    for (int u = 0; u < m->units_a / 16; u++)
-        for (int gate = 0; gate < 3; gate++) {
-            vf input[PARTS], product[PARTS];
-            for (int k = 0; k < PARTS; k++) {
-                const ptrdiff_t i = 48 * u + 16 * gate + k * LANES;
-                const vh levels = *(const vh_loose *)(e0 + i) + *(const vh_loose *)(e1 + i) +
-                                        *(const vh_loose *)(e2 + i);
-                input[k] = load(c->a + i) + to_float(widen(levels)) *
-                                                load(m->embedding_scale + i);
-                product[k] = gate < 2 ? splat(0) : load(m->bias_a + 16 * u + k * LANES);
-            }
-            rows(&m->recurrent_a, 3 * u + gate, s->a, t->a, product, quantised);
-            for (int k = 0; k < PARTS; k++)
-                if (gate < 2) {
-                    store(t->zr + 32 * u + 16 * gate + k * LANES, input[k] + product[k]);
-                } else {
-                    store(t->input + 16 * u + k * LANES, input[k]);
-                    store(t->recurrent + 16 * u + k * LANES, product[k]);
-                }
-        }
-    advance(t, m->units_a, s->a, t->a, quantised);
-
-    for (int u = 0; u < m->units_b / 16; u++) {
+    for (u = 0; u < blocks_b; u++) {
         vf input[3 * PARTS], product[3 * PARTS];
         for (int k = 0; k < 3 * PARTS; k++) {
             input[k] = load(c->b + 48 * u + k * LANES);
@@ -77,12 +125,16 @@ INLINE void step(const LpcnetModel *m, const LpcnetCondition *c, LpcnetState *s,
             product[2 * PARTS + p] = load(m->bias_b + 16 * u + p * LANES);
         stripe(&m->recurrent_b, 3 * u, 3, s->b, t->b, product, quantised);
         stripe(&m->input_b, 3 * u, 3, s->a, t->a, input, quantised);
-        for (int k = 0; k < 2 * PARTS; k++)
-            store(t->zr + 32 * u + k * LANES, input[k] + product[k]);
-        for (int k = 0; k < PARTS; k++) {
-            store(t->input + 16 * u + k * LANES, input[2 * PARTS + k]);
-            store(t->recurrent + 16 * u + k * LANES, product[2 * PARTS + k]);
-        }
+        for (int k = 0; k < 2 * PARTS; k++) input[k] += product[k];
+        sigmoids(input, 2 * PARTS, quantised);
+        for (int k = 0; k < 2 * PARTS; k++) store(t->gates_b + 48 * u + k * LANES, input[k]);
+        for (int k = 0; k < PARTS; k++)
+            store(t->input_b + 16 * u + k * LANES,
+                  input[2 * PARTS + k] + input[PARTS + k] * product[2 * PARTS + k]);
     }
-    advance(t, m->units_b, s->b, t->b, quantised);
+    for (u = 0; u < blocks_b; u++) {
+        vf x[PARTS];
+        for (int k = 0; k < PARTS; k++) x[k] = load(t->input_b + 16 * u + k * LANES);
+        advance(x, PARTS, t->gates_b + 48 * u, s->b + 16 * u, t->b + 16 * u, quantised);
+    }
 }

@@ -6,7 +6,22 @@
 
 typedef float vf_loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int vi_loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef int16_t vh_loose __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+
+/* 16-bit levels of 16 rows, as a path loads them: LEVEL_PARTS vectors of floats come of one of these.
+ * If two, LANES rows are in the lower halves of 32 bits, times 65536, and LANES in the upper. */
+#define LEVEL_PARTS (PARTS == 1 ? 1 : 2)
+typedef int16_t vh __attribute__((vector_size(2 * LEVEL_PARTS * LANES)));
+typedef int16_t vh_loose
+    __attribute__((vector_size(2 * LEVEL_PARTS * LANES), aligned(2), may_alias));
+
+INLINE void widen(vh x, vi *out) {
+#if LANES == 16
+    *out = __builtin_convertvector(x, vi);
+#else
+    out[0] = (vi)x << 16;
+    out[1] = (vi)x >> 16;
+#endif
+}
 
 INLINE vf load(const float *p) { return *(const vf_loose *)p; }
 INLINE void store(float *p, vf x) { *(vf_loose *)p = x; }
@@ -25,44 +40,54 @@ INLINE float sum(vf x) {
 enum { CHAINS = LANES == 4 ? 8 : 4 };
 #define EACH for (int i = 0; i < n; i++)
 
-/* x p(x x) / q(x x) of polynomials with the coefficients from the highest power down. */
-INLINE void rational(vf *x, const int n, float limit, const float *p, const float *q) {
+/* gain x p(x x) / q(x x) of polynomials of this degree, at least 2. Their highest coefficients are 1,
+ * which saves multiplications; the others follow. */
+INLINE void rational(vf *x, const int n, const int degree, float limit, float gain, const float *p,
+                     const float *q) {
     vf y[CHAINS], above[CHAINS], below[CHAINS];
     EACH x[i] = vf_max(vf_min(x[i], splat(limit)), splat(-limit));
     EACH y[i] = x[i] * x[i];
-    EACH below[i] = q[0] * y[i] + q[1];
-    EACH above[i] = p[0] * y[i] + p[1];
-    EACH below[i] = below[i] * y[i] + q[2];
-    EACH above[i] = above[i] * y[i] + p[2];
-    EACH below[i] = below[i] * y[i] + 1.f;
-    EACH above[i] = above[i] * y[i] + p[3];
-    EACH x[i] = x[i] * above[i];
-    EACH below[i] = vf_reciprocal(below[i]);
-    EACH x[i] = x[i] * below[i];
+    EACH below[i] = y[i] + q[0];
+    EACH above[i] = y[i] + p[0];
+    EACH below[i] = below[i] * y[i] + q[1];
+    EACH above[i] = above[i] * y[i] + p[1];
+    EACH x[i] *= gain;
+    for (int k = 2; k < degree; k++) {
+        EACH below[i] = below[i] * y[i] + q[k];
+        EACH above[i] = above[i] * y[i] + p[k];
+    }
+    EACH x[i] = vf_divide(x[i] * above[i], below[i]);
 }
 
-/* Rational minimax fit on [-7, 7]; absolute error under 1.2e-6 everywhere. NaN gives 1: a squashed
- * layer is finite whatever came in. */
-INLINE void tanhs(vf *x, const int n) {
-    rational(x, n, 7.f, (const float[]){3.930003e-06f, 2.2769875e-03f, 0.12302182f, 0.99999571f},
-             (const float[]){1.4235066e-04f, 2.1072175e-02f, 0.45634031f});
+/* Rational minimax fits on [-7, 7] and, coarse, on [-5.5, 5.5]; absolute errors under 1.2e-6 and
+ * 7.4e-5 everywhere. NaN gives 1: a squashed layer is finite whatever came in. */
+INLINE void tanhs(vf *x, const int n, const int coarse) {
+    if (coarse)
+        rational(x, n, 2, 5.5f, 0.0500285772f, (const float[]){164.643076f, 1645.84055f},
+                 (const float[]){35.6214461f, 82.3648857f});
+    else
+        rational(x, n, 3, 7.f, 0.0276079015f, (const float[]){579.38569f, 31303.2382f, 254451.64f},
+                 (const float[]){148.030048f, 3205.74776f, 7024.90596f});
 }
 
 /* 1/2 + 1/2 tanh(x / 2), the halves being in the coefficients. */
-INLINE void sigmoids(vf *x, const int n) {
-    rational(x, n, 14.f,
-             (const float[]){1.53515742e-08f, 3.55779297e-05f, 7.68886375e-03f, 0.2499989275f},
-             (const float[]){2.22422906e-06f, 1.31701094e-03f, 0.1140850775f});
+INLINE void sigmoids(vf *x, const int n, const int coarse) {
+    if (coarse)
+        rational(x, n, 2, 11.f, 0.0125071443f, (const float[]){658.572304f, 26333.4488f},
+                 (const float[]){142.485784f, 1317.83817f});
+    else
+        rational(x, n, 3, 14.f, 0.00690197537f, (const float[]){2317.54276f, 500851.812f, 16284905.f},
+                 (const float[]){592.120193f, 51291.9643f, 449593.982f});
     EACH x[i] += 0.5f;
 }
 
 INLINE vf tanh_(vf x) {
-    tanhs(&x, 1);
+    tanhs(&x, 1, 0);
     return x;
 }
 
 INLINE vf sigmoid(vf x) {
-    sigmoids(&x, 1);
+    sigmoids(&x, 1, 0);
     return x;
 }
 

@@ -4,10 +4,11 @@
  *   PATH_NAME, PATH_SYMBOL, PATH_ORDER
  *   LANES                        floats in a vector; vf and vi are vectors of floats and int32
  *   State8                       what a quantised state value is stored as
- *   vh, widen                    as many int16, and those as int32
- *   vf_min, vf_max, vf_reciprocal, vf_any_at_least, interleave
+ *   vf_min, vf_max, vf_divide, vf_any_at_least, interleave
  *   store_state8(State8 *, vf)   round(127 x) of LANES values
- *   accumulate8(vi *, block, x)  one int8 block of 16 rows times the 4 values at x, exactly
+ *   accumulate8(vi *even, vi *odd, w, x, y)
+ *                                two int8 blocks of 16 rows times the 4 values at x and those at y,
+ *                                exactly, added to even + odd
  *   STATE_OFFSET                 what store_state8 adds to a value
  */
 #include "lpcnet_kernel.h"
@@ -79,7 +80,7 @@ INLINE void stretch(const LpcnetModel *m, const LpcnetCondition *c, const Lpcnet
                     uint8_t *excitations, const int quantised) {
     Scratch t;
     float line[LPCNET_ORDER + LPCNET_SPAN] ALIGNED, lpc[LPCNET_ORDER] ALIGNED;
-    scratch_init(&t, m, s);
+    scratch_init(&t, m, c, s);
     for (int i = 0; i < LPCNET_ORDER; i++) lpc[i] = c->lpc[LPCNET_ORDER - 1 - i];
     memcpy(line, s->signal, sizeof s->signal);
     float power = 1.f;
@@ -128,4 +129,5 @@ static void force(const LpcnetModel *m, const LpcnetCondition *c, LpcnetState *s
         stretch(m, c, NULL, s, n, NULL, pcm, logits, excitations, 0);
 }
 
-const LpcnetPath PATH_SYMBOL = {PATH_NAME, PATH_ORDER, STATE_OFFSET, condition, run, force};
+const LpcnetPath PATH_SYMBOL = {PATH_NAME, PATH_ORDER, LANES,     STATE_OFFSET,
+                               condition, run,        force};
