@@ -237,8 +237,9 @@ cdef class Model:
         scale = _gate_order(scale)
         lanes = self.kernel.lanes
         if lanes < LPCNET_BLOCK:
-            # two vectors' levels share one: the first ones' are the lower halves of 32 bits
-            table = table.reshape(-1, 2, lanes, *table.shape[1:]).swapaxes(1, 2).reshape(table.shape)
+            # the levels of two vectors share one: lower and upper halves of 32 bits
+            halves = table.reshape(-1, 2, lanes, *table.shape[1:])
+            table = halves.swapaxes(1, 2).reshape(table.shape)
             scale = (scale.reshape(-1, 2, lanes) / [[65536], [1]]).reshape(-1)
         m.embedding = <const int16_t *><size_t>self._keep(
             np.ascontiguousarray(table.transpose(1, 2, 0))

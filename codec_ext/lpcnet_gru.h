@@ -1,7 +1,7 @@
 /* The two GRUs of the sample network; included by lpcnet_template.h. */
 
-/* States as the dot products want them, beside the floats, and gates in the order of a model's rows,
- * [units / 16][z, r, n][16]. What is kept of an n gate is what r multiplies. */
+/* States as the dot products want them, beside the floats, and gates in the order of a model's
+ * rows, [units / 16][z, r, n][16]. What is kept of an n gate is what r multiplies. */
 typedef struct {
     State8 a[LPCNET_MAX_UNITS] ALIGNED;
     State8 b[LPCNET_MAX_UNITS] ALIGNED;

@@ -7,8 +7,8 @@
 typedef float vf_loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int vi_loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
-/* 16-bit levels of 16 rows, as a path loads them: LEVEL_PARTS vectors of floats come of one of these.
- * If two, LANES rows are in the lower halves of 32 bits, times 65536, and LANES in the upper. */
+/* 16-bit levels, as a path loads them: LEVEL_PARTS vectors of floats come of one of these. If two,
+ * LANES rows are in the lower halves of 32 bits, times 65536, and LANES in the upper. */
 #define LEVEL_PARTS (PARTS == 1 ? 1 : 2)
 typedef int16_t vh __attribute__((vector_size(2 * LEVEL_PARTS * LANES)));
 typedef int16_t vh_loose
@@ -40,8 +40,8 @@ INLINE float sum(vf x) {
 enum { CHAINS = LANES == 4 ? 8 : 4 };
 #define EACH for (int i = 0; i < n; i++)
 
-/* gain x p(x x) / q(x x) of polynomials of this degree, at least 2. Their highest coefficients are 1,
- * which saves multiplications; the others follow. */
+/* gain x p(x x) / q(x x) of polynomials of this degree, at least 2. Their highest coefficients are
+ * 1, which saves multiplications; the others follow. */
 INLINE void rational(vf *x, const int n, const int degree, float limit, float gain, const float *p,
                      const float *q) {
     vf y[CHAINS], above[CHAINS], below[CHAINS];
@@ -76,7 +76,8 @@ INLINE void sigmoids(vf *x, const int n, const int coarse) {
         rational(x, n, 2, 11.f, 0.0125071443f, (const float[]){658.572304f, 26333.4488f},
                  (const float[]){142.485784f, 1317.83817f});
     else
-        rational(x, n, 3, 14.f, 0.00690197537f, (const float[]){2317.54276f, 500851.812f, 16284905.f},
+        rational(x, n, 3, 14.f, 0.00690197537f,
+                 (const float[]){2317.54276f, 500851.812f, 16284905.f},
                  (const float[]){592.120193f, 51291.9643f, 449593.982f});
     EACH x[i] += 0.5f;
 }

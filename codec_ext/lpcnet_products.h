@@ -69,8 +69,8 @@ INLINE void rows(const LpcnetMatrix *m, int b, Blocks *next, const float *x, con
         rows_float(m, b, x, out);
 }
 
-/* Row blocks b .. b + height - 1, at most 3, of a dense matrix packed in stripes of that height times
- * a vector, added to out[height * PARTS]: together, they share the broadcasts of the vector. */
+/* Row blocks b .. b + height - 1, at most 3, of a dense matrix packed in stripes of that height
+ * times a vector, added to out[height * PARTS]: they share the broadcasts of the vector. */
 INLINE void stripe(const LpcnetMatrix *m, int b, const int height, const float *x,
                    const State8 *x8, vf *out, const int quantised) {
     if (!quantised) {
