@@ -69,7 +69,7 @@ cdef extern from "lpcnet_kernel.h" nogil:
     ctypedef struct LpcnetPath:
         const char *name
         int order
-        int32_t state_offset
+        int32_t lanes, state_offset
         void (*condition)(const LpcnetModel *, const float *, LpcnetCondition *) nogil
         void (*run)(const LpcnetModel *, const LpcnetCondition *, const LpcnetSampling *,
                     LpcnetState *, int, int16_t *) nogil
@@ -121,6 +121,37 @@ def _gate_order(rows):
     ).reshape(rows.shape)
 
 
+def _loads(blocks):
+    """Sums over pairs of columns of the positive weights of blocks [n, rows, 4], and of the
+    negative ones: [n, rows, 2 signs * 2 pairs].
+    """
+    halves = blocks.reshape(*blocks.shape[:2], 2, 2)
+    return np.concatenate(
+        [np.maximum(halves, 0).sum(axis=3), np.maximum(-halves, 0).sum(axis=3)], axis=2
+    )
+
+
+def _partners(blocks):
+    """An order of blocks [n, rows, 4], n even, in which twos have small loads together.
+
+    AVX2 adds a row's products with a pair of columns in each of two blocks in 16 bits, states being
+    unsigned: neither sign's weights may come to more than 128 steps. The smaller they are together,
+    the finer a row's step can be.
+    """
+    loads = _loads(blocks)
+    loads = loads / np.maximum(loads.max(axis=(0, 2)), 1e-9)[:, None]
+    coarser = (loads[:, None] + loads).max(axis=3).clip(min=1).sum(axis=2)
+    free = np.ones(len(blocks), dtype=bool)
+    order = []
+    for i in np.argsort(-loads.max(axis=2).sum(axis=1), kind="stable"):
+        if free[i]:
+            free[i] = False
+            j = np.argmin(np.where(free, coarser[i], np.inf))
+            free[j] = False
+            order += [i, j]
+    return np.array(order, dtype=np.intp)
+
+
 cdef class Model:
     """Weights laid out for one instruction set; read-only once built, so voices may share it."""
 
@@ -168,9 +199,13 @@ cdef class Model:
         m.units_a = units_a
         m.units_b = units_b
         self._matrix(&m.recurrent_a, _gate_order(recurrent_a), quantised, False)
-        self._matrix(&m.recurrent_b, _gate_order(recurrent_b), quantised)
+        self._matrix(&m.recurrent_b, _gate_order(recurrent_b), quantised, True, 3)
         self._matrix(
-            &m.input_b, _gate_order(take("gru_b_input_weight", 3 * units_b, units_a)), quantised
+            &m.input_b,
+            _gate_order(take("gru_b_input_weight", 3 * units_b, units_a)),
+            quantised,
+            True,
+            3,
         )
         self.density = float(np.count_nonzero(recurrent_a)) / recurrent_a.size
         m.bias_a = self._floats(take("gru_a_recurrent_bias", units_a))
@@ -185,7 +220,7 @@ cdef class Model:
             .reshape(2 * levels, *shape)
             for name, shape in (("weight", (units_b,)), ("bias", ()), ("scale", ()))
         )
-        self._matrix(&m.nodes, weight, quantised)
+        self._matrix(&m.nodes, weight, quantised, True, 2)
         m.node_bias = self._floats(bias)
         m.node_scale = self._floats(scale)
         steps = np.arange(levels) - levels // 2
@@ -199,10 +234,17 @@ cdef class Model:
         table = np.matmul(samples, take("embedding_weight", 3, samples.shape[2], 3 * units_a))
         scale = np.maximum(np.abs(table).max(axis=1).sum(axis=0), 1e-6) / 32766
         table = _gate_order(np.rint(table / scale).astype(np.int16).transpose(2, 0, 1))
+        scale = _gate_order(scale)
+        lanes = self.kernel.lanes
+        if lanes < LPCNET_BLOCK:
+            # the levels of two vectors share one: lower and upper halves of 32 bits
+            halves = table.reshape(-1, 2, lanes, *table.shape[1:])
+            table = halves.swapaxes(1, 2).reshape(table.shape)
+            scale = (scale.reshape(-1, 2, lanes) / [[65536], [1]]).reshape(-1)
         m.embedding = <const int16_t *><size_t>self._keep(
             np.ascontiguousarray(table.transpose(1, 2, 0))
         )
-        m.embedding_scale = self._floats(_gate_order(scale))
+        m.embedding_scale = self._floats(scale)
 
         features = LPCNET_FEATURES
         m.feature_mean = self._floats(take("feature_mean", features))
@@ -257,34 +299,46 @@ cdef class Model:
     cdef const float *_floats(self, array) except NULL:
         return <const float *>self._keep(np.asarray(array, dtype=np.float32))
 
-    cdef int _matrix(self, LpcnetMatrix *out, weight, bint quantised, bint dense=True) except -1:
+    cdef int _matrix(
+        self, LpcnetMatrix *out, weight, bint quantised, bint dense=True, int height=1
+    ) except -1:
+        """Pack a matrix. `height` row blocks, of a dense one, share the order of their blocks."""
         rows, columns = weight.shape
         if rows % LPCNET_BLOCK or columns % LPCNET_GROUP or rows > 3 * LPCNET_MAX_UNITS:
             raise ValueError(
                 f"a matrix of {rows} x {columns} does not divide into blocks of"
                 f" {LPCNET_BLOCK} x {LPCNET_GROUP}"
             )
-        present = _blocks(weight).any(axis=(2, 3)) | dense
+        blocks = _blocks(weight)
+        kept = [np.flatnonzero(row) for row in blocks.any(axis=(2, 3)) | dense]
+        step = np.maximum(np.abs(weight).max(axis=1) / 127, 1e-9)
         if quantised:
-            # the kernel takes blocks two at a time: keep zeros to fill up
-            for row in present:
-                row[np.flatnonzero(~row)[: row.sum() % 2]] = True
-        start = np.concatenate([[0], np.cumsum(present.sum(axis=1))]).astype(np.int32)
+            for b in range(0, len(kept), height):
+                if len(kept[b]) % 2:
+                    # the kernel takes blocks two at a time: zeros fill up
+                    kept[b] = np.append(kept[b], np.setdiff1d(np.arange(columns // 4), kept[b])[0])
+                if not len(kept[b]):
+                    continue
+                stripe = blocks[b : b + height, kept[b]].swapaxes(0, 1)
+                stripe = stripe.reshape(len(kept[b]), height * LPCNET_BLOCK, LPCNET_GROUP)
+                order = _partners(stripe)
+                kept[b : b + height] = [kept[b][order]] * height
+                loads = _loads(stripe)
+                together = loads[order[0::2]] + loads[order[1::2]]
+                within = step[b * LPCNET_BLOCK :][: height * LPCNET_BLOCK]
+                # four weights may each be rounded up by a half
+                within[:] = np.maximum(within, together.max(axis=(0, 2)) / 126)
+        start = np.concatenate([[0], np.cumsum([len(row) for row in kept])]).astype(np.int32)
+        at = (np.repeat(np.arange(len(kept)), np.diff(start)), np.concatenate(kept))
         out.rows = rows
         out.columns = columns
         out.start = <const int32_t *><size_t>self._keep(start)
-        out.column = <const uint16_t *><size_t>self._keep(
-            (LPCNET_GROUP * np.nonzero(present)[1]).astype(np.uint16)
-        )
+        out.column = <const uint16_t *><size_t>self._keep((LPCNET_GROUP * at[1]).astype(np.uint16))
         if not quantised:
-            out.weights = self._floats(_blocks(weight)[present].transpose(0, 2, 1))
+            out.weights = self._floats(blocks[at].transpose(0, 2, 1))
             return 0
-        # a row's step keeps every weight and, for the path that sums two products in 16 bits,
-        # every pair of neighbours within range
-        pairs = np.abs(weight).reshape(rows, -1, 2).sum(axis=2)
-        step = np.maximum(pairs.max(axis=1), 1e-9) / 127
         levels = np.rint(weight / step[:, None]).astype(np.int8)
-        blocks = _blocks(levels)[present]
+        blocks = _blocks(levels)[at]
         if self.kernel.order == LPCNET_INT8_PAIRS:
             blocks = blocks.reshape(-1, LPCNET_BLOCK, 2, 2).transpose(0, 2, 1, 3).astype(np.int16)
         out.weights = <const void *><size_t>self._keep(blocks)

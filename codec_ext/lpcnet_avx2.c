@@ -20,12 +20,6 @@ typedef int vi __attribute__((vector_size(32)));
 typedef unsigned char State8;
 typedef signed char Weight8;
 
-typedef short vh __attribute__((vector_size(16)));
-
-static inline __attribute__((always_inline)) vi widen(vh x) {
-    return (vi)_mm256_cvtepi16_epi32((__m128i)x);
-}
-
 static inline __attribute__((always_inline)) vf vf_min(vf a, vf b) {
     return (vf)_mm256_min_ps((__m256)a, (__m256)b);
 }
@@ -34,10 +28,7 @@ static inline __attribute__((always_inline)) vf vf_max(vf a, vf b) {
     return (vf)_mm256_max_ps((__m256)a, (__m256)b);
 }
 
-static inline __attribute__((always_inline)) vf vf_reciprocal(vf a) {
-    const vf guess = (vf)_mm256_rcp_ps((__m256)a);
-    return guess * (2.f - a * guess);
-}
+static inline __attribute__((always_inline)) vf vf_divide(vf a, vf b) { return a / b; }
 
 static inline __attribute__((always_inline)) int vf_any_at_least(vf a, float limit) {
     return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, _mm256_set1_ps(limit), _CMP_GE_OQ)) != 0;
@@ -57,17 +48,21 @@ static inline __attribute__((always_inline)) void store_state8(State8 *out, vf x
     _mm_storel_epi64((__m128i *)out, _mm_packus_epi16(words, words));
 }
 
-/* maddubs saturates its sums of two products at 32767. They stay below, because packing keeps
- * neighbouring weights to |w0| + |w1| <= 128, and 255 * 128 fits. */
-static inline __attribute__((always_inline)) void accumulate8(vi *sum, const Weight8 *w,
-                                                              const State8 *x) {
-    int four;
-    __builtin_memcpy(&four, x, 4);
-    const __m256i q = _mm256_set1_epi32(four), ones = _mm256_set1_epi16(1);
+/* 16 bits hold a row's sum of four products, because packing chose which blocks go together. */
+static inline __attribute__((always_inline)) void accumulate8(vi *even, vi *odd, const Weight8 *w,
+                                                              const State8 *x, const State8 *y) {
+    (void)odd;
+    int four[2];
+    __builtin_memcpy(four, x, 4);
+    __builtin_memcpy(four + 1, y, 4);
+    const __m256i q = _mm256_set1_epi32(four[0]), r = _mm256_set1_epi32(four[1]);
+    const __m256i *block = (const __m256i *)w;
+    const __m256i ones = _mm256_set1_epi16(1);
     for (int p = 0; p < 2; p++) {
-        const __m256i pairs =
-            _mm256_maddubs_epi16(q, _mm256_loadu_si256((const __m256i *)(w + 32 * p)));
-        sum[p] = (vi)_mm256_add_epi32((__m256i)sum[p], _mm256_madd_epi16(pairs, ones));
+        const __m256i both =
+            _mm256_add_epi16(_mm256_maddubs_epi16(q, _mm256_loadu_si256(block + p)),
+                             _mm256_maddubs_epi16(r, _mm256_loadu_si256(block + 2 + p)));
+        even[p] = (vi)_mm256_add_epi32((__m256i)even[p], _mm256_madd_epi16(both, ones));
     }
 }
 

@@ -20,12 +20,6 @@ typedef int vi __attribute__((vector_size(64)));
 typedef unsigned char State8;
 typedef signed char Weight8;
 
-typedef short vh __attribute__((vector_size(32)));
-
-static inline __attribute__((always_inline)) vi widen(vh x) {
-    return (vi)_mm512_cvtepi16_epi32((__m256i)x);
-}
-
 static inline __attribute__((always_inline)) vf vf_min(vf a, vf b) {
     return (vf)_mm512_min_ps((__m512)a, (__m512)b);
 }
@@ -34,9 +28,9 @@ static inline __attribute__((always_inline)) vf vf_max(vf a, vf b) {
     return (vf)_mm512_max_ps((__m512)a, (__m512)b);
 }
 
-static inline __attribute__((always_inline)) vf vf_reciprocal(vf a) {
-    const vf guess = (vf)_mm512_rcp14_ps((__m512)a);
-    return guess * (2.f - a * guess);
+static inline __attribute__((always_inline)) vf vf_divide(vf a, vf b) {
+    const vf guess = (vf)_mm512_rcp14_ps((__m512)b);
+    return a * guess * (2.f - b * guess);
 }
 
 static inline __attribute__((always_inline)) int vf_any_at_least(vf a, float limit) {
@@ -56,11 +50,15 @@ static inline __attribute__((always_inline)) void store_state8(State8 *out, vf x
                      _mm512_cvtepi32_epi8(_mm512_add_epi32(q, _mm512_set1_epi32(STATE_OFFSET))));
 }
 
-static inline __attribute__((always_inline)) void accumulate8(vi *sum, const Weight8 *w,
-                                                              const State8 *x) {
-    int four;
-    __builtin_memcpy(&four, x, 4);
-    *sum = (vi)_mm512_dpbusd_epi32((__m512i)*sum, _mm512_set1_epi32(four), _mm512_loadu_si512(w));
+static inline __attribute__((always_inline)) void accumulate8(vi *even, vi *odd, const Weight8 *w,
+                                                              const State8 *x, const State8 *y) {
+    int four[2];
+    __builtin_memcpy(four, x, 4);
+    __builtin_memcpy(four + 1, y, 4);
+    *even = (vi)_mm512_dpbusd_epi32((__m512i)*even, _mm512_set1_epi32(four[0]),
+                                    _mm512_loadu_si512(w));
+    *odd = (vi)_mm512_dpbusd_epi32((__m512i)*odd, _mm512_set1_epi32(four[1]),
+                                   _mm512_loadu_si512(w + 64));
 }
 
 #include "lpcnet_template.h"

@@ -80,6 +80,7 @@ typedef enum { LPCNET_INT8_ROWS, LPCNET_INT8_PAIRS } LpcnetInt8Order;
 typedef struct {
     const char *name;
     LpcnetInt8Order order;  /* of a block: int8 [16][4], or int16 [2][16][2] */
+    int32_t lanes;          /* floats in a vector */
     int32_t state_offset;   /* added to quantised states; packing subtracts it times the row sum */
 
     /* Frame network: features [5][20] -> everything in *condition but the predictor. */

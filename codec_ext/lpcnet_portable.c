@@ -17,10 +17,6 @@ typedef int vi __attribute__((vector_size(16)));
 typedef short State8;
 typedef short Weight8;
 
-typedef short vh __attribute__((vector_size(8)));
-
-static inline __attribute__((always_inline)) vi widen(vh x) { return __builtin_convertvector(x, vi); }
-
 static inline __attribute__((always_inline)) vf choose(vi mask, vf a, vf b) {
     return (vf)((mask & (vi)a) | (~mask & (vi)b));
 }
@@ -29,7 +25,7 @@ static inline __attribute__((always_inline)) vf vf_min(vf a, vf b) { return choo
 
 static inline __attribute__((always_inline)) vf vf_max(vf a, vf b) { return choose(a > b, a, b); }
 
-static inline __attribute__((always_inline)) vf vf_reciprocal(vf a) { return 1.f / a; }
+static inline __attribute__((always_inline)) vf vf_divide(vf a, vf b) { return a / b; }
 
 static inline __attribute__((always_inline)) int vf_any_at_least(vf a, float limit) {
     const vi over = a >= limit;
@@ -50,8 +46,8 @@ static inline __attribute__((always_inline)) void store_state8(State8 *out, vf x
     }
 }
 
-static inline __attribute__((always_inline)) void accumulate8(vi *sum, const Weight8 *w,
-                                                              const State8 *x) {
+static inline __attribute__((always_inline)) void accumulate_block(vi *sum, const Weight8 *w,
+                                                                   const State8 *x) {
     for (int pair = 0; pair < 2; pair++, w += 32, x += 2) {
 #if defined(__SSE2__)
         int two;
@@ -66,6 +62,12 @@ static inline __attribute__((always_inline)) void accumulate8(vi *sum, const Wei
                 sum[p][i] += (int)w[8 * p + 2 * i] * x[0] + (int)w[8 * p + 2 * i + 1] * x[1];
 #endif
     }
+}
+
+static inline __attribute__((always_inline)) void accumulate8(vi *even, vi *odd, const Weight8 *w,
+                                                              const State8 *x, const State8 *y) {
+    accumulate_block(even, w, x);
+    accumulate_block(odd, w + 64, y);
 }
 
 #include "lpcnet_template.h"

@@ -125,8 +125,10 @@ def starts(features: Features) -> list[int]:
     return found
 
 
-def continuation(net: LpcNet, speech: Pcm, features: Features, hop: int, warm_up: int) -> Pcm:
-    voice = Vocoder(net, seed=hop)
+def continuation(
+    net: LpcNet, speech: Pcm, features: Features, hop: int, warm_up: int, draw: int = 0
+) -> Pcm:
+    voice = Vocoder(net, seed=hop + 1000 * draw)
     voice.describe(hop - 10, features[hop - 10 : hop + 8])
     voice.join(speech[hop * HOP - warm_up : hop * HOP], hop * HOP)
     assert voice.position == hop * HOP
@@ -142,11 +144,15 @@ def test_a_voice_goes_on_in_phase_with_what_was_heard(net: LpcNet, speech: Pcm) 
     features = analyse(speech)
     hops = starts(features)
     assert len(hops) >= 5
-    joined, strange = [], []
+    joined: list[float] = []
+    strange: list[float] = []
     for hop in hops:
         truth = speech[hop * HOP : hop * HOP + HOP]
-        joined.append(similarity(continuation(net, speech, features, hop, WARM_UP)[:HOP], truth))
-        strange.append(similarity(continuation(net, speech, features, hop, 17)[:HOP], truth))
+        # one draw at each place has a median under 0.85 with every fifth seed
+        for draw in range(8):
+            for warm_up, results in ((WARM_UP, joined), (17, strange)):
+                pcm = continuation(net, speech, features, hop, warm_up, draw)
+                results.append(similarity(pcm[:HOP], truth))
     assert np.median(joined) > 0.85
     assert np.median(joined) > np.median(strange) + 0.05
 
