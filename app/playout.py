@@ -20,7 +20,7 @@ from codec.frame import FrameSource, PcmFrame
 from codec.receiver import SpeechDecoder
 from jitterbuffer import JitterBuffer, PlayedPart, PlayoutReceiver
 
-HURRY = 0.004
+HURRY = 0.006
 """Seconds before a frame is heard in which there is no time to make it anew: what was made ready in
 case nothing came is taken."""
 
