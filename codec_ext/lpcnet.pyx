@@ -229,8 +229,10 @@ cdef class Model:
         )
 
         # An embedding multiplied by GRU A's input weights once is a table of what it adds to the
-        # gates. Three entries are added as int16, so their sum has to fit.
-        samples = take("sample_embedding", 3, levels, None)
+        # gates. Three entries are added as int16, so their sum has to fit. In double precision, as
+        # BLAS sums in another order with another number of threads: entries would be rounded
+        # differently now and then, and the same seed would say something else.
+        samples = take("sample_embedding", 3, levels, None).astype(np.float64)
         table = np.matmul(samples, take("embedding_weight", 3, samples.shape[2], 3 * units_a))
         scale = np.maximum(np.abs(table).max(axis=1).sum(axis=0), 1e-6) / 32766
         table = _gate_order(np.rint(table / scale).astype(np.int16).transpose(2, 0, 1))

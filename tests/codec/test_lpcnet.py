@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -241,3 +244,24 @@ def test_unfit_weight_files_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_the_metadata_of_the_weights_can_be_read(net: LpcNet) -> None:
     assert 0 < net.metadata["density"] <= 1
+
+
+def test_the_number_of_threads_changes_no_sample() -> None:
+    """BLAS sums in another order with another number of threads."""
+    program = (
+        "import hashlib, numpy as np; from codec.lpcnet import LpcNet, synthesize;"
+        "pcm = synthesize(LpcNet.default(), np.zeros((50, 20), np.float32));"
+        "print(hashlib.sha256(pcm.tobytes()).hexdigest())"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2", "3")
+    }
+    assert len(said) == 1
