@@ -117,7 +117,7 @@ def full_report() -> CallReport:
         received_bitrate=Bitrate(23_400.0, 12_200.0),
         delay=account.summary(),
         markers=MarkerReport.of([0.1065, 0.1066, 0.1068]),
-        deadline=DeadlineReport(600, 2, 3.5, 1.2, 4.5, 9.0, 23.5, 1),
+        deadline=DeadlineReport(600, 2, 3.5, 1.2, 4.5, 9.0, 23.5, 2.4, 10.0, 1),
         dred=DredUse(480, 480, 90, 480.0, "nothing to complain of"),
         process=ProcessReport(7.5, 1.5, 80.0, 81.0, realtime=True),
         version="1.2.3",
