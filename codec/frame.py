@@ -12,6 +12,13 @@ PcmFrame = npt.NDArray[np.int16]
 """int16 [320]: 20 ms at 16 kHz, mono."""
 
 
+def powers(frames: npt.NDArray[np.int16]) -> list[float]:
+    """Mean squares of frames, int16 [n, 320]: all at once takes hardly longer than one."""
+    sound = frames.astype(np.float32)
+    means: list[float] = (np.einsum("ij,ij->i", sound, sound) / sound.shape[1]).tolist()
+    return means
+
+
 class FrameSource(StrEnum):
     """How a frame of playout was obtained, best first."""
 

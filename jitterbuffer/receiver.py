@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from codec import FRAME, FRAME_SECONDS, FRAME_TICKS, SAMPLE_RATE
-from codec.frame import FramePlan, FrameSource, HoleAction, PcmFrame
+from codec.frame import FramePlan, FrameSource, HoleAction, PcmFrame, powers
 from jitterbuffer.buffer import JitterBuffer
 from jitterbuffer.packet import MediaPacket
 from jitterbuffer.plan import Decision, HolePlan
@@ -87,11 +87,10 @@ class Background:
     def _look(self) -> None:
         if not self._unseen:
             return
-        sound = np.stack(self._unseen).astype(np.float32)
-        self._unseen.clear()
-        for power in (np.einsum("ij,ij->i", sound, sound) / sound.shape[1]).tolist():
+        for power in powers(np.stack(self._unseen)):
             self._floor = min(power, self._floor * self.RISE + 1.0)
             self._last = power
+        self._unseen.clear()
 
 
 class PlayoutReceiver:
@@ -131,10 +130,7 @@ class PlayoutReceiver:
         something better has come since.
         """
         while len(self._sound) < FRAME:
-            if not hurry:
-                self._read_ahead()
-            self._next_frame(playout_at, hurry=hurry)
-            self._adjust(playout_at)
+            self._go_on(playout_at, hurry=hurry)
         return self._sound.take()
 
     def prepare(self, playout_at: float, *, last: bool = False) -> bool:
@@ -146,9 +142,7 @@ class PlayoutReceiver:
         its packet come after all, that was in vain. True if the next pull finds everything ready.
         """
         while len(self._sound) < FRAME and self._is_certain():
-            self._read_ahead()
-            self._next_frame(playout_at)
-            self._adjust(playout_at)
+            self._go_on(playout_at)
         if len(self._sound) >= FRAME:
             return True
         self._read_ahead()
@@ -181,6 +175,13 @@ class PlayoutReceiver:
         self._sound.drop()
         parts = (replace(p, begins=p.begins and p.plan is not silence) for p in block.parts)
         return PlayedBlock(block.pcm, tuple(parts))
+
+    def _go_on(self, playout_at: float, *, hurry: bool = False) -> None:
+        """One frame more of sound, knowing what can be rebuilt, and the delay it leads to."""
+        if not hurry:
+            self._read_ahead()
+        self._next_frame(playout_at, hurry=hurry)
+        self._adjust(playout_at)
 
     def _next_frame(self, playout_at: float, *, hurry: bool = False) -> None:
         """Decodes the next frame."""
