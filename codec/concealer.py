@@ -32,9 +32,10 @@ HOPS = FRAME // HOP
 AHEAD = 2
 """Feature vectors after a frame's own that its last samples depend on."""
 
-TOGETHER = 5
-"""Good frames that are looked at in one go, 100 ms: one alone finds the networks and tables gone
-from the processor's caches, and costs twice as much. A hole pays for what is left, five at most."""
+TOGETHER = 10
+"""Good frames that are looked at in one go, 200 ms: in the middle of a call networks and tables are
+gone from the processor's caches, so that one run of the predictor costs 0.5 ms over one frame and
+0.7 ms over ten. A hole pays for what is left, ten at most."""
 
 WARM_UP = FRAME
 """Samples of heard signal the vocoder follows before it speaks: 20 ms. Twice as much sounds no

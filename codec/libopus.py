@@ -95,7 +95,9 @@ class Libopus:
 def load_libopus(path: str | os.PathLike[str] | None = None) -> Libopus:
     """The libopus to use: `path`, else $DREDCALL_LIBOPUS, else the system's, else PyAV's.
 
-    A library that was asked for by name is taken or refused, never replaced by another.
+    A library that was asked for by name is taken or refused, never replaced by another. The
+    system's yields to a newer one of PyAV's: distributions keep a release for years, and speech
+    out of LBRR and concealment became audibly better in the meantime.
     Raises OpusUnavailable.
     """
     named = os.fspath(path) if path is not None else os.environ.get(ENVIRONMENT_VARIABLE) or None
@@ -110,14 +112,19 @@ def _load(named: str | None) -> Libopus:
             raise OpusUnavailable(f"no usable libopus: {refusal}")
         return library
     refusals = [f"${ENVIRONMENT_VARIABLE} is not set"]
+    found: list[Libopus] = []
     for place, candidate in candidates():
         if candidate is None:
             refusals.append(f"{place}: none")
             continue
         library, refusal = _try(candidate)
         if library is not None:
-            return library
+            found.append(library)
         refusals.append(f"{place}: {refusal}")
+    if found:
+        return max(
+            found, key=lambda library: parse_version(library.version) or ()
+        )  # first of equals
     raise OpusUnavailable(
         f"no usable libopus; searched: {'; '.join(refusals)}. Install the system's libopus "
         f"(libopus0 on Debian) or the package av, or name the library in ${ENVIRONMENT_VARIABLE}"
@@ -125,7 +132,7 @@ def _load(named: str | None) -> Libopus:
 
 
 def candidates() -> Iterator[tuple[str, str | None]]:
-    """The places searched when no library is named, best first, and what lies there."""
+    """The places searched when no library is named, and what lies there."""
     # ctypes.util.find_library runs ldconfig and a compiler: only when it comes to that.
     from ctypes.util import find_library
 
@@ -157,6 +164,10 @@ def _try(path: str) -> tuple[Libopus | None, str]:
         needed = ".".join(map(str, MINIMUM_VERSION))
         return None, f"{path} is {library.version!r}, and {needed} or newer is needed"
     return library, ""
+
+
+def _release(library: Libopus) -> tuple[int, ...]:
+    return parse_version(library.version) or ()
 
 
 def parse_version(text: str) -> tuple[int, ...] | None:

@@ -28,7 +28,7 @@ from app.ledger import LedgerEntry, read_ledger
 from app.net.rtp import timestamp_difference
 from app.net.session import is_rtcp
 from app.priority import PRIORITY, request_realtime
-from codec import FRAME
+from codec import FRAME, SAMPLE_RATE
 
 ROOT = Path(__file__).parents[2]
 MAN = ROOT / "tests" / "data" / "man.flac"
@@ -254,6 +254,16 @@ def read_wav(path: Path, *, whole: bool = True) -> Pcm:
         assert parameters == (1, 2, 16_000)
         assert file.getnframes() == (len(data) - 44) // 2 or not whole
         return np.frombuffer(file.readframes(file.getnframes()), np.int16)
+
+
+def books_agree(recording: Pcm, ledger: list[LedgerEntry]) -> bool:
+    """Whether what was heard is as long as the frames in the ledger and their stretching say.
+
+    Give or take a frame: a buffer that stretches lets the last frame begin in the middle of a
+    block, and tells of a stretch with the frame behind it.
+    """
+    stretched = SAMPLE_RATE / 1e3 * sum(entry.stretch_ms for entry in ledger)
+    return abs(FRAME * len(ledger) + stretched - len(recording)) <= FRAME
 
 
 def clip(path: Path) -> Pcm:

@@ -22,6 +22,7 @@ from codec import FRAME, SAMPLE_RATE
 from codec.frame import PcmFrame
 from codec.libopus import (
     ENVIRONMENT_VARIABLE,
+    _load,
     candidates,
     load_libopus,
     parse_version,
@@ -94,20 +95,58 @@ def test_a_library_that_is_not_libopus_is_refused() -> None:
         load_libopus(libc)
 
 
-def test_an_old_library_is_refused_with_its_version(tmp_path: Path) -> None:
-    source = tmp_path / "old.c"
+def forged(tmp_path: Path, version: str) -> Path:
+    """A library with the functions of libopus; only the one that tells the version works."""
+    source = tmp_path / "forged.c"
     names = [name for name in vars(load_libopus()) if name.startswith("opus_")]
     source.write_text(
-        'const char *opus_get_version_string(void) { return "libopus 1.2.1"; }\n'
+        f'const char *opus_get_version_string(void) {{ return "libopus {version}"; }}\n'
         + "".join(f"int {n}(void) {{ return 0; }}\n" for n in names if "version" not in n)
     )
-    library = tmp_path / "old.so"
+    library = tmp_path / f"libopus-{version}.so"
     try:
         subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
     except FileNotFoundError:
         pytest.skip("no C compiler")
+    return library
+
+
+def test_an_old_library_is_refused_with_its_version(tmp_path: Path) -> None:
+    library = forged(tmp_path, "1.2.1")
     with pytest.raises(OpusUnavailable, match=r"libopus 1\.2\.1.*1\.3 or newer"):
         load_libopus(library)
+
+
+@pytest.mark.parametrize(
+    ("system", "wheel", "taken"),
+    [
+        ("1.3.1", "1.6.1", "1.6.1"),
+        ("1.10", "1.6.1", "1.10"),
+        ("1.6.1", "1.6.1", "the system's"),
+        ("1.2.1", "1.5", "1.5"),
+        ("1.4", None, "1.4"),
+    ],
+)
+def test_the_systems_library_is_taken_unless_the_wheels_is_newer(
+    system: str, wheel: str | None, taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lying = {}
+    for place, version in (("system", system), ("wheel", wheel)):
+        if version:
+            (tmp_path / place).mkdir()
+            lying[place] = str(forged(tmp_path / place, version))
+    monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+    places = [("the system", lying["system"]), ("PyAV", lying.get("wheel"))]
+    monkeypatch.setattr("codec.libopus.candidates", lambda: iter(places))
+    _load.cache_clear()
+    try:
+        library = load_libopus()
+    finally:
+        _load.cache_clear()
+    if taken == "the system's":
+        assert library.path == lying["system"]
+    else:
+        assert library.version == f"libopus {taken}"
 
 
 def test_without_any_library_the_error_names_every_place_searched() -> None:
