@@ -22,7 +22,7 @@ from app.evaluation.words import word_error_rate
 from app.netem import LossTrace, derive_seed, parse_netem
 from app.options import CallOptions, Impairment, UsageError, parse_buffer
 from app.simulation import SimulationOptions, SimulationResult, simulate
-from codec import SAMPLE_RATE
+from codec import FRAME, SAMPLE_RATE
 from codec.frame import FrameSource
 from jitterbuffer.latency import Latency
 
@@ -146,11 +146,23 @@ def lost_frames(result: SimulationResult) -> npt.NDArray[np.bool_]:
     return lost
 
 
+def played_speech(result: SimulationResult) -> Pcm:
+    """What a listener hears from the first frame of the source on, int16 [n].
+
+    The encoder's look-ahead is left out, as it is in aligned sound.
+    """
+    # silence before it is played frame by frame, and not stretched
+    before = next((i for i, frame in enumerate(result.frames) if frame.number is not None), 0)
+    return result.heard[FRAME * before + lookahead() :]
+
+
 def measure(cell: Cell) -> Row:
     """The row of a cell. Raises as `Cell.hear` does, MetricsError for a missing package."""
     clip = cell.clip.pcm
     result = cell.hear()
     report, heard = result.report, result.aligned
+    # an ideal buffer keeps time: nothing is put in or left out
+    played = heard if cell.buffer == IDEAL else played_speech(result)
     sent, received = report.outbound.packetsSent, report.inbound.packetsReceived
     letters = frame_letters(result)
     rebuilt = sum(letters.count(LETTERS[source]) for source in REDUNDANCY)
@@ -175,13 +187,13 @@ def measure(cell: Cell) -> Row:
     row["recovered"] = _round(rebuilt / missing if missing else None)
     row["delay_p50_ms"] = _milliseconds(delay.p50 if delay else None)
     row["delay_p95_ms"] = _milliseconds(delay.p95 if delay else None)
-    figures = Metrics(cell.metrics)(clip, heard)
+    figures = Metrics(cell.metrics)(clip, heard, played)
     row |= {name: _round(value) for name, value in figures.items()}
     if "estoi" in figures:
         near = estoi_near_losses(clip, heard, lost_frames(result), lookahead())
         row["hole_estoi"] = _round(near)
     if cell.clip.text is not None:
-        row["wer"] = _round(word_error_rate(cell.clip.text, heard))
+        row["wer"] = _round(word_error_rate(cell.clip.text, played))
     row["frames"] = letters
     return row
 

@@ -21,6 +21,9 @@ from codec.training.metrics import LOADERS, NAMES, Measure, Pcm, Signal, near_lo
 
 DEFAULT = ("plcmos", "dnsmos", "pesq", "estoi")
 
+WITHOUT_REFERENCE = frozenset({"plcmos", "dnsmos"})
+"""They hear nothing of what was sent."""
+
 LEAST_NEAR = 25
 """Frames near losses that extended STOI can be taken of."""
 
@@ -41,14 +44,23 @@ class Metrics:
     def __init__(self, names: Sequence[str] = DEFAULT) -> None:
         self._measures = {name: _measure(name) for name in checked(names)}
 
-    def __call__(self, sent: Pcm, heard: Pcm) -> dict[str, float]:
-        """Each measure of `heard`, int16 [n] at 16 kHz, aligned with `sent`; NaN if it has none."""
-        reference, degraded = ((pcm / 32768).astype(np.float32) for pcm in (sent, heard))
+    def __call__(self, sent: Pcm, heard: Pcm, played: Pcm | None = None) -> dict[str, float]:
+        """Each measure of `heard`, int16 [n] at 16 kHz, aligned with `sent`; NaN if it has none.
+
+        `played` is the same as a listener had it, with the time that a buffer put in or left out:
+        measures that compare nothing judge that.
+        """
+        reference, degraded = _signal(sent), _signal(heard)
+        alone = degraded if played is None else _signal(played)
         figures = {}
         for name, measure in self._measures.items():
             np.random.seed(SEED)  # the generator that the packages draw from
-            figures[name] = measure(reference, degraded)
+            figures[name] = measure(reference, alone if name in WITHOUT_REFERENCE else degraded)
         return figures
+
+
+def _signal(pcm: Pcm) -> Signal:
+    return (pcm / 32768).astype(np.float32)
 
 
 def checked(names: Sequence[str]) -> Sequence[str]:
