@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from app.audio.sink import LEAD
 from app.marker import MarkerInjector
 from app.net.opus_fmtp import OpusParameters
 from app.net.red import RedEncoder, RedFormat
@@ -118,7 +119,9 @@ class Outbound:
 
 
 def make_buffer(options: CallOptions) -> JitterBuffer:
-    return JitterBuffer(target_delay=options.target_delay, recovery=options.recovery.sources)
+    return JitterBuffer(
+        target_delay=options.target_delay, notice=LEAD, recovery=options.recovery.sources
+    )
 
 
 def make_decoder(options: CallOptions) -> SpeechDecoder:

@@ -41,8 +41,9 @@ class JitterBuffer:
     (playout): both hold a lock for a bounded search among at most `max_delay` of packets, and never
     decode.
 
-    `recovery` says which of RED, LBRR, DRED and PLC may fill holes. Raises ValueError when a delay
-    is out of range or `recovery` names another source.
+    `notice` is how long before a frame is heard it is asked for, in seconds: an adaptive delay
+    takes that into account. `recovery` says which of RED, LBRR, DRED and PLC may fill holes. Raises
+    ValueError when a delay is out of range or `recovery` names another source.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class JitterBuffer:
         *,
         target_delay: float | LatencyPolicy,
         max_delay: float = 2.0,
+        notice: float = 0.0,
         recovery: AbstractSet[FrameSource] = RECOVERY,
     ) -> None:
         if not FRAME_SECONDS <= max_delay <= LONGEST_MAX_DELAY:
@@ -68,7 +70,7 @@ class JitterBuffer:
         )
         self._pace = Pace()
         if isinstance(target_delay, LatencyPolicy):
-            self._intake.adaptive = TargetDelay(target_delay)
+            self._intake.adaptive = TargetDelay(target_delay, notice)
             self._pace = Pace(target_delay.hold)
             target_delay = self._intake.adaptive.seconds
         self._fixed = self._checked(target_delay)

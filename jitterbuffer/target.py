@@ -49,15 +49,17 @@ class TargetDelay:
 
     The histogram is over the delay, relative to the fastest packets', from which on a frame *can*
     be played: the delay of its own packet, or of a later one that carries it, plus the time
-    between the two frames. So what a hole takes to be filled counts like a late packet, weighed
-    by the quality of the filling. It forgets as NetEq's does.
+    between the two frames; and the notice. So what a hole takes to be filled counts like a late
+    packet, weighed by the quality of the filling. It forgets as NetEq's does.
 
     Forgetting makes the unit larger that new frames are counted in, not the old counts smaller:
     this runs for every packet, and mostly one bucket of hundreds is all that matters.
     """
 
-    def __init__(self, policy: LatencyPolicy) -> None:
+    def __init__(self, policy: LatencyPolicy, notice: float = 0.0) -> None:
+        """`notice`: seconds before a frame is heard that what it is made from has to be here."""
         self._policy = policy
+        self._notice = notice
         self._frames = float(PRIOR)
         self._unit = 1.0
         """What a frame that comes now counts in the histogram."""
@@ -166,7 +168,7 @@ class TargetDelay:
     def _credit(self, number: int, delay: float, source: FrameSource) -> None:
         """From `delay` on, the frame can be made from `source`."""
         before = self._value.get(number)
-        bucket = max(0, int(delay / BUCKET))
+        bucket = max(0, int((delay + self._notice) / BUCKET))
         if before is None or before >= VALUE[source]:
             return
         self._worthless -= before == 0.0

@@ -14,9 +14,14 @@ class Network:
     """Feeds a target with packets, every 20 ms one."""
 
     def __init__(
-        self, latency: Latency = Latency.BALANCED, *, lbrr: bool = True, dred: int = 50
+        self,
+        latency: Latency = Latency.BALANCED,
+        *,
+        lbrr: bool = True,
+        dred: int = 50,
+        notice: float = 0.0,
     ) -> None:
-        self.target = TargetDelay(LatencyPolicy.of(latency))
+        self.target = TargetDelay(LatencyPolicy.of(latency), notice)
         self.lbrr, self.dred = lbrr, dred
         self.number = 0
         self.rng = random.Random(7)
@@ -70,6 +75,14 @@ def test_holes_that_redundancy_can_fill_are_waited_for_and_others_not() -> None:
     assert lbrr == 30
     assert 40 < short <= 50
     assert dred > 100
+
+
+def test_what_has_to_be_here_some_time_before_it_is_heard_is_waited_for_as_much_longer() -> None:
+    for notice in (0.0, 0.003, 0.008, 0.013):
+        # DRED of two frames fills holes of two in 40 ms
+        target = Network(dred=2, notice=notice).send(2000, loss=0.2, mean_burst=3)
+        assert 40 + 1e3 * notice <= target <= 50 + 1e3 * notice
+        assert Network(notice=notice).send(1000) == 30
 
 
 def test_policies_wait_the_longer_the_more_they_are_for_quality() -> None:
