@@ -259,11 +259,11 @@ def read_wav(path: Path, *, whole: bool = True) -> Pcm:
 def books_agree(recording: Pcm, ledger: list[LedgerEntry]) -> bool:
     """Whether what was heard is as long as the frames in the ledger and their stretching say.
 
-    Give or take a frame: a buffer that stretches lets the last frame begin in the middle of a
-    block, and tells of a stretch with the frame behind it.
+    Give or take two frames: a buffer that stretches lets the last frame end in the middle of a
+    block, which is filled up, and tells of a stretch, a pitch period, with the frame behind it.
     """
     stretched = SAMPLE_RATE / 1e3 * sum(entry.stretch_ms for entry in ledger)
-    return abs(FRAME * len(ledger) + stretched - len(recording)) <= FRAME
+    return abs(FRAME * len(ledger) + stretched - len(recording)) <= 2 * FRAME
 
 
 def clip(path: Path) -> Pcm:

@@ -305,10 +305,11 @@ def test_wireshark_sees_both_directions_and_finds_nothing_malformed(
 def probed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pair]]:
     """Two calls at once with markers in the sound, one of them over a longer way to the listener.
 
-    The listener hangs up.
+    The listener hangs up. Their buffers are fixed: an adaptive one follows a hiccup of the machine,
+    and in five seconds there are but a few markers to compare.
     """
     folder = tmp_path_factory.mktemp("probed")
-    probe = ["--probe", "--loop"]
+    probe = ["--probe", "--loop", "--buffer", "fixed:60"]
     with calls() as place:
         pairs = {
             name: place(
@@ -326,10 +327,11 @@ def test_markers_in_the_sound_tell_the_delay_that_is_accounted_for(
     probed: dict[str, Pair],
 ) -> None:
     for pair in probed.values():
-        for side in (pair.listener, pair.caller):
-            delay = side.report["delay_ms"]
-            assert delay["markers"]["heard"] >= 3
-            assert delay["markers"]["p50"] == pytest.approx(delay["p50"], abs=2)
+        with pair.unless_the_machine_stood_still():
+            for side in (pair.listener, pair.caller):
+                delay = side.report["delay_ms"]
+                assert delay["markers"]["heard"] >= 3
+                assert delay["markers"]["p50"] == pytest.approx(delay["p50"], abs=2)
 
 
 def test_the_parts_of_the_delay_add_up_to_it(probed: dict[str, Pair]) -> None:
@@ -344,10 +346,11 @@ def test_the_parts_of_the_delay_add_up_to_it(probed: dict[str, Pair]) -> None:
 def test_an_imposed_delay_of_100_ms_is_heard_as_100_ms(probed: dict[str, Pair]) -> None:
     near, far = (probed[name] for name in ("near", "far"))
     before, after = near.listener.report["delay_ms"], far.listener.report["delay_ms"]
-    assert after["p50"] - before["p50"] == pytest.approx(100, abs=3)
-    assert after["markers"]["p50"] - before["markers"]["p50"] == pytest.approx(100, abs=3)
-    added = after["breakdown"]["network"] - before["breakdown"]["network"]
-    assert added == pytest.approx(100, abs=3)
+    with near.unless_the_machine_stood_still(), far.unless_the_machine_stood_still():
+        assert after["p50"] - before["p50"] == pytest.approx(100, abs=3)
+        assert after["markers"]["p50"] - before["markers"]["p50"] == pytest.approx(100, abs=3)
+        added = after["breakdown"]["network"] - before["breakdown"]["network"]
+        assert added == pytest.approx(100, abs=3)
 
 
 def test_a_delay_one_way_leaves_the_other_way_as_it_was(probed: dict[str, Pair]) -> None:
