@@ -184,7 +184,8 @@ def test_lost_frames_and_no_others_are_recovered_and_by_lbrr_if_the_next_packet_
 def test_losses_leave_no_gap_and_do_not_move_what_follows(spoken: dict[str, Pair]) -> None:
     pair = spoken["lossy"]
     with pair.unless_the_machine_stood_still():
-        for side, said in listener_and_caller(pair):
+        undamaged = listener_and_caller(spoken["clean"])
+        for (side, said), (same, _) in zip(listener_and_caller(pair), undamaged, strict=True):
             ledger = side.ledger[SETTLING:]
             steps = np.diff([entry.timestamp for entry in ledger])
             assert set(steps) == {FRAME_TICKS}
@@ -192,7 +193,9 @@ def test_losses_leave_no_gap_and_do_not_move_what_follows(spoken: dict[str, Pair
             assert len(heard) == FRAME * len(ledger)
             source = clip(said)
             offset, alike = offset_of(heard, source)
-            assert alike > 0.9
+            # how far the codec itself keeps the waveform depends on the voice and on libopus; with
+            # zeros for what was lost it would be 0.04 and 0.05 less
+            assert alike > offset_of(same.recording[SETTLING * FRAME :], source)[1] - 0.035
             there, loud = source[max(offset, 0) :][: len(heard)], 55
             assert not ((envelope(there) > loud) & (envelope(heard) < 20)).any()
 
