@@ -11,6 +11,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -464,10 +465,23 @@ def listen_in(description: Path, frames: int, heard: list[Pcm]) -> None:
                 return
 
 
+def free_ports_for_a_player() -> int:
+    """An even UDP port that is free, as is the next: FFmpeg binds both, for RTP and RTCP."""
+    while True:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as rtp,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as rtcp,
+        ):
+            rtp.bind((LOOPBACK, 0))
+            port: int = rtp.getsockname()[1]
+            with suppress(OSError):
+                rtcp.bind((LOOPBACK, port + 1))
+                if port % 2 == 0:
+                    return port
+
+
 def test_ffmpeg_plays_what_a_call_sends_with_dred_in_it(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind((LOOPBACK, 0))
-        port = probe.getsockname()[1]
+    port = free_ports_for_a_player()
     parameters = OpusParameters(maxplaybackrate=16_000, useinbandfec=True, dred_duration=1000)
     media = MediaDescription(LOOPBACK, port, opus=parameters, ssrc=5, cname="player@here")
     offer = Offer(media, 1)
