@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from codec import FRAME, FRAME_SECONDS, FRAME_TICKS, SAMPLE_RATE
-from codec.frame import FramePlan, FrameSource, HoleAction, PcmFrame, powers
+from codec.frame import FramePlan, FrameSource, HoleAction
+from jitterbuffer.background import Background
 from jitterbuffer.buffer import JitterBuffer
 from jitterbuffer.packet import MediaPacket
 from jitterbuffer.plan import Decision, HolePlan
@@ -50,47 +51,6 @@ FORESIGHT = 1.4 * FRAME_SECONDS
 
 READS = 2
 """Packets whose DRED is read per frame, at most: some 0.3 ms each."""
-
-
-class Background:
-    """Tells speech from what is heard between: by energy, against the least of late.
-
-    Looked at when somebody wants to know, or 500 ms have come together: on a network where time
-    is never stretched nobody does.
-    """
-
-    RISE = 1.003
-    """Per frame: what has become louder for good is background after half a minute."""
-    ABOVE = 4.0
-    LEAST = 15.0**2
-    """Power, int16."""
-    TOGETHER = 25
-
-    def __init__(self) -> None:
-        self._floor = np.inf
-        self._last = np.inf
-        """Power of the last frame that was looked at."""
-        self._unseen: list[PcmFrame] = []
-
-    def add(self, pcm: PcmFrame) -> None:
-        """Takes in a frame, which is not to be changed afterwards."""
-        self._unseen.append(pcm)
-        if len(self._unseen) == self.TOGETHER:
-            self._look()
-
-    @property
-    def is_passive(self) -> bool:
-        """Whether the last frame is no louder than the background."""
-        self._look()
-        return self._last <= self.ABOVE * self._floor + self.LEAST
-
-    def _look(self) -> None:
-        if not self._unseen:
-            return
-        for power in powers(np.stack(self._unseen)):
-            self._floor = min(power, self._floor * self.RISE + 1.0)
-            self._last = power
-        self._unseen.clear()
 
 
 class PlayoutReceiver:
