@@ -6,7 +6,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable
 
-from app.audio.base import silent_frame
+from app.audio.base import RenderedFrame, silent_frame
 from app.audio.recording import Recorder
 from app.audio.sink import LEAD
 from app.delay import DelayAccount, FrameTiming
@@ -84,10 +84,12 @@ class Playout:
         self._probe = probe
         self._timeline = timeline
         self._began: float | None = None
-        self._ready_at: float | None = None
-        """When the sound that is heard next was made, if it was made ahead."""
+        self._made: deque[tuple[float, float]] = deque()
+        """When each block was ready that was made ahead, and seconds of work for it."""
+        self._rehearsed_at: float | None = None
+        """When the next was made in case its packet does not come."""
         self._spent = 0.0
-        """Seconds of work for it until now."""
+        """Seconds of work until now for the one that is made next."""
         self._stretched = 0
         """Samples put in or left out since the last frame began."""
         self.parts: tuple[PlayedPart, ...] = ()
@@ -101,24 +103,28 @@ class Playout:
         """`totalProcessingDelay` (webrtc-stats): seconds from arrival to the end of decoding,
         summed over samples."""
 
-    def render(self, playout_at: float) -> PcmFrame:
-        """What is heard in the 20 ms from `playout_at` (monotonic) on, int16 [320]."""
+    def render(self, playout_at: float) -> RenderedFrame:
+        """What is heard in the 20 ms from `playout_at` (monotonic) on."""
         over = self.draining and not len(self._buffer)
         if over and not self._receiver.queued:
             self.parts = ()
-            return silent_frame()
+            return RenderedFrame(silent_frame(), self._clock())
         before = self._clock()
         lead = self.lead.update(playout_at, before)
+        hurry = playout_at - before < HURRY
         if over:
             block = self._receiver.drain()
         else:
-            hurry = playout_at - before < HURRY
             block = self._receiver.pull(playout_at - lead, hurry=hurry)
         done = self._clock()
+        ready_at = self._rehearsed_at if hurry else None
         spent = self._spent + done - before
-        if self._ready_at is not None:
-            done = self._ready_at
-        self._ready_at, self._spent = None, 0.0
+        if self._made:
+            ready_at, spent = self._made.popleft()
+            done = ready_at
+        else:
+            self._spent = 0.0
+        self._rehearsed_at = None
         self.parts = block.parts
         self.meter.update(block.pcm)
         if self._recorder:
@@ -129,21 +135,28 @@ class Playout:
                 self._begin(part, playout_at, lead, done, spent)
         if self._probe:
             self._probe_block(self._probe, block.pcm, playout_at)
-        return block.pcm
+        return RenderedFrame(block.pcm, self._clock() if ready_at is None else ready_at)
 
     def prepare(self, playout_at: float, last: bool) -> bool:
         """Does what can be done for the 20 ms from `playout_at` on before they are asked for.
 
         Whether they are ready. `last`: there will be no other chance. On the thread of `render`.
         """
-        if self.draining or self._ready_at is not None:
-            return True
         before = self._clock()
+        if self.draining:
+            return True
+        if not self._made and playout_at - before < HURRY:
+            return False  # `render` is next, and makes do with what there is
+        rehearsals = self._receiver.rehearsals
         ready = self._receiver.prepare(playout_at - self.lead.seconds, last=last)
         done = self._clock()
         self._spent += done - before
-        if ready:
-            self._ready_at = done
+        new = self._receiver.ready - len(self._made)
+        if new:
+            self._made.extend([(done, self._spent / new)] * new)
+            self._spent, self._rehearsed_at = 0.0, None
+        elif self._receiver.rehearsals > rehearsals:
+            self._rehearsed_at = done
         return ready
 
     def _begin(

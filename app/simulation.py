@@ -279,7 +279,7 @@ class _Simulation:
         if not self._heard:
             self._began = playout_at
         entered = len(self._log.entries)
-        pcm = self._playout.render(playout_at)
+        pcm = self._playout.render(playout_at).pcm
         self._heard.append(pcm)
         starts = [part.offset for part in self._playout.parts if part.begins]
         entries = self._log.entries[entered:]

@@ -133,6 +133,11 @@ class SpeechDecoder:
         elif plan.source is FrameSource.DRED:
             self._concealer.rehearse(self._recall(plan))
 
+    @property
+    def rehearsals(self) -> int:
+        """How many frames have been made in case, so far."""
+        return self._concealer.rehearsals if self._concealer is not None else 0
+
     def _decode(self, plan: FramePlan) -> tuple[PcmFrame, FrameSource]:
         if plan.source is FrameSource.SILENCE:
             return self._fall_silent(), FrameSource.SILENCE

@@ -61,6 +61,8 @@ class RehearsedConcealer:
         self._features: Features | None = None
         """From these, or as a guess."""
         self._pcm = np.zeros(0, np.int16)
+        self.rehearsals = 0
+        """Frames said in case, so far."""
 
     def rehearse(self, features: Features | None = None) -> None:
         """Says the next frame as it is if it stays missing; `features` as for `rebuild`."""
@@ -69,6 +71,7 @@ class RehearsedConcealer:
         trial = self._concealer.copy()
         self._pcm = trial.conceal() if features is None else trial.rebuild(features)
         self._trial, self._features = trial, features
+        self.rehearsals += 1
 
     def perform(self) -> tuple[PcmFrame, FrameSource] | None:
         """The next frame as it was rehearsed, and what it is; None if it was not."""

@@ -135,12 +135,27 @@ class JitterBuffer:
         """The excess, negative, from which on playout is to be slowed down."""
         return self._pace.raise_below
 
-    def has_next(self) -> bool:
-        """Whether the next frame's own packet, or a copy of it, is here."""
+    def has_next(self, frames: int = 1) -> bool:
+        """Whether the own packets of the next frames, or copies of them, are here."""
         with self._lock:
-            return (
-                self._backlog.position is not None and self._backlog.position in self._backlog.store
-            )
+            position, store = self._backlog.position, self._backlog.store
+            return position is not None and all(position + k in store for k in range(frames))
+
+    def is_settled(self) -> bool:
+        """Whether nothing that is likely still to come would change what is played next.
+
+        Its packet is here; or it is behind its time, by what the network did lately, and so is all
+        that lies between it and the packet that brings it back. After concealment, which one packet
+        alone may not be reason enough to leave, something behind must have come as well.
+        """
+        with self._lock:
+            position, store = self._backlog.position, self._backlog.store
+            if position is None or (self._concealed_run and self._backlog.is_open()):
+                return False
+            if position in store:
+                return True
+            packet = self._decide().packet
+            return packet is not None and self._intake.reordering.is_over(packet.slot - 1)
 
     def hole(self) -> HolePlan | None:
         """The plan for the first hole at or ahead of playout, None if there is none."""

@@ -9,6 +9,7 @@ from codec.frame import FrameSource
 from codec.opus_packet import has_lbrr
 from jitterbuffer.backlog import Backlog
 from jitterbuffer.packet import MediaPacket
+from jitterbuffer.reordering import Reordering
 from jitterbuffer.stats import JitterBufferStats
 from jitterbuffer.store import Carried, StoredPacket
 from jitterbuffer.stream import Location, Stream, proves_source
@@ -43,6 +44,7 @@ class Intake:
         self.stream: Stream | None = None
         self.adaptive: TargetDelay | None = None
         """What is told of each packet, if anything is."""
+        self.reordering = Reordering()
         self.reach = FIRST_REACH
         """Frames that DRED reaches back, by the packet that was read last."""
         self.reached = 0
@@ -112,13 +114,15 @@ class Intake:
 
     def _begin(self, packet: MediaPacket, arrival: float, carries: Carried) -> None:
         self.stream = Stream(packet, arrival, self._max_delay)
+        self.reordering = Reordering()
         if self.adaptive is not None:
             self.adaptive.renumber()
         self._follow(self.stream, self.stream.first, carries)
         self._accept(packet, self.stream.first, arrival, carries)
 
     def _follow(self, stream: Stream, location: Location, carries: Carried) -> None:
-        """Lets the target delay follow the network."""
+        """Lets the target delay, and what is still waited for, follow the network."""
+        self.reordering.arrived(location.slot)
         lbrr = carries.lbrr and FrameSource.LBRR in self._recovery
         dred = self.reach if carries.dred and FrameSource.DRED in self._recovery else 0
         self.reached = max(int(lbrr), dred)

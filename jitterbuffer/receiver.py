@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,11 @@ next pause."""
 FORESIGHT = 1.4 * FRAME_SECONDS
 """Seconds of target delay from which on the next packet is usually there when a frame is played."""
 
+AHEAD = 4
+"""Blocks of 20 ms that are made ahead, at most."""
+AT_A_TIME = 2
+"""Of them: after a hole not all in one go, as the thread may be wanted elsewhere."""
+
 READS = 2
 """Packets whose DRED is read per frame, at most: some 0.3 ms each."""
 
@@ -60,6 +66,8 @@ class PlayoutReceiver:
         self._buffer = buffer
         self._decoder = decoder
         self._sound = Sound()
+        self._ready: deque[PlayedBlock] = deque()
+        """What is heard before `_sound`."""
         self._background = Background()
         self._timestamp = 0
         """Of the frame decoded last."""
@@ -81,7 +89,18 @@ class PlayoutReceiver:
     @property
     def queued(self) -> int:
         """Samples that are decoded and will be heard next."""
-        return len(self._sound)
+        return len(self._ready) * FRAME + len(self._sound)
+
+    @property
+    def ready(self) -> int:
+        """Of the next pulls, how many find everything ready."""
+        return len(self._ready)
+
+    @property
+    def rehearsals(self) -> int:
+        """How many frames have been made in case they stay missing, so far; the last of them is
+        what a `pull` in a hurry gives if nothing has been made ready since."""
+        return self._decoder.rehearsals
 
     def pull(self, playout_at: float, *, hurry: bool = False) -> PlayedBlock:
         """The 20 ms heard from `playout_at` on. Call it every 20 ms.
@@ -89,6 +108,8 @@ class PlayoutReceiver:
         In a `hurry` a frame that has been made in case it stays missing is played, even if
         something better has come since.
         """
+        if self._ready:
+            return self._ready.popleft()
         while len(self._sound) < FRAME:
             self._go_on(playout_at, hurry=hurry)
         return self._sound.take()
@@ -97,36 +118,49 @@ class PlayoutReceiver:
         """Does what can be done now for the next 20 ms, which are heard from `playout_at` on.
 
         To be called between two pulls, while there is time; once more as the `last` chance if it
-        returns False. A frame whose packet is here is decoded. For one that is missing networks are
-        run, as far as what has come tells what will be wanted, and in the end it is made: should
-        its packet come after all, that was in vain. True if the next pull finds everything ready.
+        returns False. What waiting cannot change is made, up to 80 ms of it: it is there then
+        however long the machine stands still. For a frame that is missing networks are run, as far
+        as what has come tells what will be wanted, and in the end it is made: should its packet
+        come after all, that was in vain. True if the next pull finds everything ready.
         """
-        while len(self._sound) < FRAME and self._is_certain():
-            self._go_on(playout_at)
-        if len(self._sound) >= FRAME:
+        for _ in range(AT_A_TIME):
+            if len(self._ready) >= AHEAD or not self._make_ahead(playout_at):
+                break
+        if self._ready:
             return True
         self._read_ahead()
         hole = self._buffer.hole()
         if not self._buffer.has_next() and self._buffer.target_delay >= FORESIGHT:
-            if last:
-                self._rehearse(hole)
-            elif self._as_said:
+            if not last and self._as_said:
                 self._expect_loss(hole)
+            # with nothing behind it the first is more likely late than lost
+            if last or hole is not None or not self._as_said:
+                self._rehearse(hole)
         self._run_networks(hole)
         return False
 
-    def _is_certain(self) -> bool:
-        """Whether waiting for more packets cannot change what is played next.
-
-        After a guess it can: one packet alone may not be reason enough to leave concealment.
-        """
-        return self._source is not FrameSource.PLC and self._buffer.has_next()
+    def _make_ahead(self, playout_at: float) -> bool:
+        """Makes 20 ms more than are ready, the first of which are heard from `playout_at` on, if
+        all that they are made from is certain."""
+        while len(self._sound) < FRAME:
+            # sound is accelerated together with what follows it
+            if self._ready and self._direction > 0 and not self._buffer.has_next(2):
+                return False
+            if not self._buffer.has_next():
+                self._read_ahead()
+            if not self._buffer.is_settled():
+                return False
+            self._go_on(playout_at + len(self._ready) * FRAME_SECONDS)
+        self._ready.append(self._sound.take())
+        return True
 
     def drain(self) -> PlayedBlock:
         """What is still queued, with silence behind it; no more frames are asked for.
 
         The silence is none of the sender's frames: none begins with it.
         """
+        if self._ready:
+            return self._ready.popleft()
         if len(self._sound) >= FRAME:
             return self._sound.take()
         silence = FramePlan(FrameSource.SILENCE, self._timestamp + FRAME_TICKS)
@@ -187,9 +221,12 @@ class PlayoutReceiver:
             self._decoder.expect_loss()
 
     def _rehearse(self, hole: HolePlan | None) -> None:
-        """Lets the decoder say what comes next if it is the vocoder's to say."""
+        """Lets the decoder say what comes next, by the vocoder; LBRR can only be said once."""
+        plan = self._foreseen(hole)
+        if plan.source is FrameSource.LBRR:
+            plan = FramePlan(FrameSource.PLC, plan.timestamp)
         if self._source is not FrameSource.SILENCE:
-            self._decoder.rehearse(self._foreseen(hole))
+            self._decoder.rehearse(plan)
 
     def _foreseen(self, hole: HolePlan | None) -> FramePlan:
         """How the next frame, which is missing, would be made from what is here now."""

@@ -29,8 +29,19 @@ class CapturedFrame(NamedTuple):
 Deliver = Callable[[CapturedFrame | None], None]
 """Takes a frame, every 20 ms, on the source's thread; None once, when the source has ended."""
 
-Render = Callable[[float], PcmFrame]
-"""Gives the frame, int16 [320], whose first sample is heard at the given monotonic instant."""
+
+class RenderedFrame(NamedTuple):
+    """One frame for a sink to play."""
+
+    pcm: PcmFrame
+    """int16 [320], 16 kHz, the receiver's to keep."""
+    ready_at: float
+    """Monotonic instant from which on it, or what would have been played in its place, was
+    there."""
+
+
+Render = Callable[[float], RenderedFrame]
+"""Gives the frame whose first sample is heard at the given monotonic instant."""
 
 Prepare = Callable[[float, bool], bool]
 """Does what can be done for the frame heard at the given monotonic instant, after the frame before

@@ -74,21 +74,18 @@ def play_paced(
     """
     stats.lateness = pacer.lateness
     resyncs = stats.resyncs
-    ready_at: float | None = None
     while True:
         playout_at = pacer.wait()
         stats.resyncs = resyncs + pacer.resyncs
         if stopping.is_set():
             return
-        render(playout_at)
-        pacer.finished(ready_at)
+        pacer.finished(render(playout_at).ready_at)
         if prepare is not None:
-            ready_at = pacer.now() if prepare_paced(pacer, prepare) else None
+            prepare_paced(pacer, prepare)
 
 
-def prepare_paced(pacer: Pacer, prepare: Prepare) -> bool:
-    """Gets ready for the pacer's next deadline, in two goes if it takes them; whether it is."""
-    if prepare(pacer.next_deadline, False):
-        return True
-    pacer.wait_ahead(LAST_LOOK)
-    return prepare(pacer.next_deadline, True)
+def prepare_paced(pacer: Pacer, prepare: Prepare) -> None:
+    """Gets ready for the pacer's next deadline, in two goes if it takes them."""
+    if not prepare(pacer.next_deadline, False):
+        pacer.wait_ahead(LAST_LOOK)
+        prepare(pacer.next_deadline, True)

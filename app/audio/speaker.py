@@ -224,7 +224,7 @@ class SpeakerSink:
             before = rendered
             while len(self._ring) < gauge.samples + self._ahead:
                 playout_at = clock.instant(rendered * FRAME * rate / SAMPLE_RATE)
-                pcm = render(playout_at)
+                pcm = render(playout_at).pcm
                 finished = self._now()
                 deadlines.record(begun, playout_at, finished)
                 begun = finished

@@ -17,6 +17,7 @@ from app.marker import MarkerInjector
 from app.net.clockmap import ClockEstimate
 from app.playout import Lead, MarkerProbe, Playout
 from codec import FRAME, FRAME_SECONDS, FRAME_TICKS, RTP_CLOCK
+from codec.concealer import Concealer
 from codec.frame import FrameSource, PcmFrame
 from codec.opus import OpusDecoder, OpusEncoder
 from codec.receiver import SpeechDecoder
@@ -39,6 +40,7 @@ class Receiver:
         *,
         probe: MarkerProbe | None = None,
         target: float | LatencyPolicy = TARGET,
+        decoder: SpeechDecoder | None = None,
     ) -> None:
         self.now = 0.0
         self.encoder = OpusEncoder(expected_loss=20)
@@ -49,7 +51,7 @@ class Receiver:
         self.recorder = Recorder(tmp_path / "heard.wav")
         self.playout = Playout(
             self.buffer,
-            SpeechDecoder(OpusDecoder()),
+            decoder or SpeechDecoder(OpusDecoder()),
             captured_at=self.captured_at,
             clock=self.clock,
             delay=self.delay,
@@ -93,7 +95,7 @@ class Receiver:
             for arrival, packet in [entry for entry in coming if entry[0] <= self.now]:
                 self.buffer.push(packet, arrival)
             coming = [entry for entry in coming if entry[0] > self.now]
-            self.heard.append(self.playout.render(self.now + ahead))
+            self.heard.append(self.playout.render(self.now + ahead).pcm)
         self.ledger.close()
         self.recorder.close()
 
@@ -133,7 +135,7 @@ def test_after_the_end_what_has_arrived_is_played_and_nothing_made_up(tmp_path: 
     sources = [entry.source for entry in read_ledger(receiver.ledger_path)]
     assert sources[-30:] == [FrameSource.PACKET] * 30
     assert set(sources[:-30]) == {FrameSource.SILENCE}
-    assert not receiver.playout.render(99.0).any()
+    assert not receiver.playout.render(99.0).pcm.any()
     assert sum(receiver.playout.frames.values()) == len(sources)
 
 
@@ -249,3 +251,44 @@ def test_markers_measure_the_delay_also_while_sound_is_stretched(tmp_path: Path)
     assert len(probe.delays) >= 4
     assert probe.delays[1] - total == pytest.approx(0.14 + 0.04, abs=0.021)
     assert probe.delays[-1] - total == pytest.approx(0.04, abs=0.021)
+
+
+def speaking(tmp_path: Path, lost: AbstractSet[int]) -> Receiver:
+    """A receiver that has just played frame 21 of 28, 120 ms after its packet came."""
+    receiver = Receiver(tmp_path, target=0.120, decoder=SpeechDecoder(concealer=Concealer()))
+    packets = [receiver.encoder.encode(pcm) for pcm in speech(28)]
+    for n in range(28):
+        if n not in lost:
+            timestamp = (ORIGIN + n * FRAME_TICKS) % 2**32
+            receiver.buffer.push(MediaPacket(n, timestamp, 1, packets[n]), n * FRAME_SECONDS)
+        receiver.now = n * FRAME_SECONDS - LEAD
+        receiver.playout.render(n * FRAME_SECONDS)
+    return receiver
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.070])
+def test_a_frame_made_ahead_was_ready_then_however_long_the_machine_stands_still(
+    tmp_path: Path, stall: float
+) -> None:
+    receiver = speaking(tmp_path, lost=frozenset())
+    for _ in range(2):
+        assert receiver.playout.prepare(28 * FRAME_SECONDS, False)
+    made = receiver.now
+    receiver.now += stall
+    for n in range(28, 32):
+        assert receiver.playout.render(n * FRAME_SECONDS).ready_at <= made
+    assert receiver.playout.render(32 * FRAME_SECONDS).ready_at > made + stall
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.030])
+def test_a_missing_frame_was_ready_once_it_was_made_in_case(tmp_path: Path, stall: float) -> None:
+    receiver = speaking(tmp_path, lost={22, 23})
+    frames = receiver.playout.frames
+    # packets behind the hole have LBRR for half of it
+    assert not receiver.playout.prepare(28 * FRAME_SECONDS, False)
+    made = receiver.now
+    receiver.now += 0.005 + stall
+    rendered = receiver.playout.render(28 * FRAME_SECONDS)
+    assert (rendered.ready_at <= made) == (stall > 0)
+    assert frames[FrameSource.PLC] == 1
+    assert receiver.playout._rehearsed_at is None

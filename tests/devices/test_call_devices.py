@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.audio.base import CapturedFrame, silent_frame
+from app.audio.base import CapturedFrame, RenderedFrame, silent_frame
 from app.audio.microphone import MicrophoneSource
 from app.audio.speaker import SpeakerSink
 from app.control_timer import ControlTimer
 from app.marker import MarkerDetector, MarkerHit, MarkerInjector, SentMarker, match_markers
 from codec import FRAME
-from codec.frame import FrameSource, PcmFrame
+from codec.frame import FrameSource
 from tests.app.calls import (
     LOOPBACK,
     PATIENCE,
@@ -58,13 +58,13 @@ class Mouth:
     def stop(self) -> None:
         self._speaker.stop()
 
-    def _render(self, playout_at: float) -> PcmFrame:
+    def _render(self, playout_at: float) -> RenderedFrame:
         first = self._frames * FRAME
         self._frames += 1
         second, within = divmod(first, self._injector.grid.samples)
         if within == 0:
             self.said.append(SentMarker(second, playout_at))
-        return self._injector.mix(silent_frame(), first)
+        return RenderedFrame(self._injector.mix(silent_frame(), first), playout_at)
 
 
 class Ear:

@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 
 from app.audio import list_devices, parse_sink, parse_source
-from app.audio.base import CapturedFrame, silent_frame
+from app.audio.base import CapturedFrame, RenderedFrame, silent_frame
 from app.audio.microphone import MicrophoneSource
 from app.audio.source import tone_frames
 from app.audio.speaker import SpeakerSink
-from codec.frame import PcmFrame
 from tests.app.audio.clips import Ear, dominant
 from tests.devices.pulse import PulseDevices, pulse_server
 
@@ -34,9 +33,10 @@ class Mouth:
         self.onset = onset
         self.sound = tone_frames(frequency, -10.0)
 
-    def __call__(self, playout_at: float) -> PcmFrame:
+    def __call__(self, playout_at: float) -> RenderedFrame:
         self.playout_at.append(playout_at)
-        return next(self.sound) if len(self.playout_at) > self.onset else silent_frame()
+        pcm = next(self.sound) if len(self.playout_at) > self.onset else silent_frame()
+        return RenderedFrame(pcm, playout_at)
 
 
 def onset_of(frames: list[CapturedFrame]) -> float:
@@ -121,11 +121,11 @@ def test_the_device_sets_the_pace_of_playout(pulse_devices: PulseDevices) -> Non
     enough = threading.Event()
     instants: list[float] = []
 
-    def render(playout_at: float) -> PcmFrame:
+    def render(playout_at: float) -> RenderedFrame:
         instants.append(playout_at)
         if len(instants) == 200:
             enough.set()
-        return silent_frame()
+        return RenderedFrame(silent_frame(), playout_at)
 
     speaker.start(render)
     try:
@@ -148,7 +148,7 @@ def test_a_device_of_the_wrong_direction_or_name_is_refused(pulse_devices: Pulse
 DYING = """
 import os, signal, sys, threading
 from app.audio import parse_sink, parse_source
-from app.audio.base import silent_frame
+from app.audio.base import RenderedFrame, silent_frame
 
 ended, unheard = threading.Event(), threading.Semaphore(0)
 sink, source = parse_sink("device:feed_a"), parse_source("device:mic_a")
@@ -160,7 +160,7 @@ def deliver(frame):
 def render(playout_at):
     if ended.is_set():
         unheard.release()
-    return silent_frame()
+    return RenderedFrame(silent_frame(), playout_at)
 source.start(deliver)
 sink.start(render)
 assert captured.wait(30)

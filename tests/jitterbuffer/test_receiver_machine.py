@@ -11,6 +11,7 @@ from codec import FRAME, FRAME_TICKS
 from codec.frame import FrameSource, HoleAction
 from jitterbuffer import JitterBuffer, Latency, LatencyPolicy, MediaPacket, PlayoutReceiver
 from jitterbuffer.pace import CATCHES_UP, SKIP_AT_ONCE
+from jitterbuffer.receiver import AHEAD
 from jitterbuffer.sound import TICKS
 from tests.jitterbuffer.playout import TICK, payload
 from tests.jitterbuffer.speech import PlanDecoder
@@ -144,7 +145,7 @@ class Receiver(RuleBasedStateMachine):
     def memory_is_bounded(self) -> None:
         if hasattr(self, "buffer"):
             assert len(self.buffer) <= 2 * 2.0 / TICK + 10
-            assert self.receiver.queued < 3 * FRAME
+            assert self.receiver.queued < (AHEAD + 3) * FRAME
 
     @invariant()
     def delay_is_bounded(self) -> None:

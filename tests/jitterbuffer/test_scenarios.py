@@ -10,13 +10,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from codec.concealer import Concealer
-from codec.dred import DredDecoder
 from codec.frame import FramePlan, FrameSource, HoleAction, PcmFrame
-from codec.receiver import SpeechDecoder
 from jitterbuffer import Latency, LatencyPolicy, MediaPacket
 from tests.jitterbuffer.playout import payload
-from tests.jitterbuffer.speech import BEAT, TICK, Heard, Line, PlanDecoder, balanced, patient
+from tests.jitterbuffer.speech import TICK, Heard, Line, PlanDecoder, balanced, patient
 
 CLEAN = 30.5
 """Milliseconds from arrival to playout without jitter or loss."""
@@ -386,56 +383,3 @@ def test_a_pull_makes_up_one_frame_at_most_and_decodes_two() -> None:
         assert len(made_up) <= 1
         assert len(decoder.plans) <= 2
         assert line.receiver.queued < 3 * 320
-
-
-def test_a_frame_whose_packet_is_here_is_decoded_ahead_and_heard_unchanged() -> None:
-    arrivals = [(TICK * n, n) for n in range(60) if n not in (20, 21, 40)]
-    heard = []
-    for ahead in (False, True):
-        line = Line(0.030, SpeechDecoder(concealer=Concealer(), dred=DredDecoder()))
-        waiting = list(arrivals)
-        pcm, ready = [], []
-        for tick in range(62):
-            now = tick * TICK + BEAT
-            while waiting and waiting[0][0] <= now:
-                arrival, number = waiting.pop(0)
-                line.receiver.push(line.packet(number), arrival)
-            pcm.append(line.receiver.pull(now).pcm)
-            if ahead:
-                ready.append(line.receiver.prepare(now + TICK))
-                line.receiver.prepare(now + TICK, last=True)
-        heard.append(np.concatenate(pcm))
-        # with 30 ms to wait, the next packet has come when a frame is played
-        assert sum(ready) == (len(arrivals) - 1 if ahead else 0)
-    np.testing.assert_array_equal(heard[0], heard[1])
-
-
-def test_a_guess_is_not_followed_by_a_frame_decoded_ahead() -> None:
-    line = Line(patient(), PlanDecoder(), packets=payload)
-    for number in range(10):
-        line.receiver.push(line.packet(number), TICK * number)
-        line.receiver.pull(TICK * number + BEAT)
-    for tick in range(10, 14):
-        line.receiver.pull(TICK * tick + BEAT)
-    line.receiver.push(line.packet(14), TICK * 14)
-    assert not line.receiver.prepare(TICK * 14 + BEAT)
-
-
-def test_in_a_hurry_what_was_made_ready_is_played_and_not_what_has_come_since() -> None:
-    heard = {}
-    for hurry in (False, True):
-        line = Line(0.040, SpeechDecoder(concealer=Concealer(), dred=DredDecoder()))
-        for number in range(30):
-            line.receiver.push(line.packet(number), TICK * number)
-        for tick in range(30):
-            line.receiver.pull(0.040 + tick * TICK)
-        now = 0.040 + 30 * TICK
-        line.receiver.prepare(now)
-        line.receiver.prepare(now, last=True)
-        line.receiver.push(line.packet(32), now)
-        block = line.receiver.pull(now, hurry=hurry)
-        heard[hurry] = [part.source for part in block.parts if part.begins]
-        # the frame after it is made from what has come
-        following = line.receiver.pull(now + TICK).parts
-        assert following[0].source is FrameSource.LBRR
-    assert heard == {False: [FrameSource.DRED], True: [FrameSource.PLC]}

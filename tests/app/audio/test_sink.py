@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from app.audio import Prepare
+from app.audio.base import RenderedFrame, silent_frame
 from app.audio.sink import NullSink
-from codec.frame import PcmFrame
 
 
 class Playout:
@@ -20,6 +20,8 @@ class Playout:
         self.costs = costs
         self.playout_at: list[float] = []
         self.called_at: list[float] = []
+        self.ready_at: float | None = None
+        """What is said of every frame; None: when it was rendered."""
         self.done = threading.Event()
         self.sink = NullSink(lead=0.005, clock=self.clock, sleep=self.sleep)
 
@@ -29,14 +31,15 @@ class Playout:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    def render(self, playout_at: float) -> PcmFrame:
+    def render(self, playout_at: float) -> RenderedFrame:
         self.playout_at.append(playout_at)
         self.called_at.append(self.now)
         self.now += self.costs.pop(0)
         if not self.costs:
             self.done.set()
             self.sink._stopping.set()
-        return np.zeros(320, np.int16)
+        ready_at = self.now if self.ready_at is None else self.ready_at
+        return RenderedFrame(silent_frame(), ready_at)
 
     def run(self, prepare: Prepare | None = None) -> None:
         self.sink.start(self.render, prepare)
@@ -75,11 +78,11 @@ def test_nothing_is_rendered_after_stop() -> None:
     rendered = threading.Semaphore(0)
     count = 0
 
-    def render(playout_at: float) -> PcmFrame:
+    def render(playout_at: float) -> RenderedFrame:
         nonlocal count
         count += 1
         rendered.release()
-        return np.zeros(320, np.int16)
+        return RenderedFrame(silent_frame(), playout_at)
 
     sink.start(render)
     assert rendered.acquire(timeout=10)
@@ -115,16 +118,17 @@ def test_what_is_not_ready_is_prepared_again_11_ms_ahead_of_its_instant() -> Non
     assert playout.sink.stats.deadlines.missed == 0
 
 
-@pytest.mark.parametrize(("ready", "missed"), [(True, 0), (False, 2)])
+@pytest.mark.parametrize(("ready", "missed"), [(10.0, 0), (10.023, 1), (None, 2)])
 def test_a_frame_that_was_ready_is_in_time_however_late_the_thread_wakes(
-    ready: bool, missed: int
+    ready: float | None, missed: int
 ) -> None:
     playout = Playout([0.001] * 3)
+    playout.ready_at = ready
 
     def oversleep(seconds: float) -> None:
         playout.now += seconds + 0.012
 
     playout.sink._pacer._sleep = oversleep
-    playout.run(lambda playout_at, last: ready)
-    # before the first there was no time to get ready
+    playout.run()
+    # the first is asked for at once: nobody sleeps before it
     assert playout.sink.stats.deadlines.missed == missed

@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from app.audio.base import Prepare, silent_frame
+from app.audio.base import Prepare, RenderedFrame, silent_frame
 from app.audio.speaker import SpeakerSink, WarmUp, _Block
-from codec.frame import PcmFrame
 from tests.app.audio.bench import Bench, until
 
 BLOCK = 0.01
@@ -51,11 +50,11 @@ class Playout:
         """When the first block is heard."""
         self.sink.start(self.render, prepare)
 
-    def render(self, playout_at: float) -> PcmFrame:
+    def render(self, playout_at: float) -> RenderedFrame:
         pcm = silent_frame()
         self.playout_at.append(playout_at)
         pcm[0] = 1000 + len(self.playout_at)
-        return pcm
+        return RenderedFrame(pcm, self.bench.now)
 
     def run(self, blocks: int, burst: int = 1) -> None:
         """Lets the device take `blocks` blocks in all, `burst` at once."""
