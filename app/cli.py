@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from app.net import DEFAULT_PORT
 from app.options import CallOptions, Impairment, Recovery, UsageError, parse_buffer
 from app.report import installed_version
-from jitterbuffer.latency import Latency
+from jitterbuffer.latency import Latency, LatencyPolicy
 
 OK, FAILED, BAD_USAGE = 0, 1, 2
 
@@ -308,22 +308,31 @@ def _add_coding_options(parser: argparse.ArgumentParser, *, simulated: bool = Fa
         type=Latency,
         choices=list(Latency),
         default=DEFAULTS.latency,
-        help="what an adaptive buffer waits to have one frame in a hundred more: low 15, balanced "
-        "35, robust 150 ms (default: %(default)s); low for quick answers, robust to miss nothing",
+        help="what an adaptive buffer waits to have one frame in a hundred more: "
+        f"{_by_latency('worth')} ms (default: %(default)s); low for quick answers, robust to miss "
+        "nothing",
     )
     coding.add_argument(
         "--min-delay",
         type=float,
         metavar="MS",
-        help="an adaptive buffer waits no less (default: low 20, balanced 30, robust 60); raise it "
+        help=f"an adaptive buffer waits no less (default: {_by_latency('min_delay')}); raise it "
         "when the network's spikes are known",
     )
     coding.add_argument(
         "--max-delay",
         type=float,
         metavar="MS",
-        help="an adaptive buffer waits no more, up to 2000 (default: low 150, balanced 400, "
-        "robust 1000); lower it for a hard limit",
+        help=f"an adaptive buffer waits no more, up to 2000 (default: {_by_latency('max_delay')}); "
+        "lower it for a hard limit",
+    )
+
+
+def _by_latency(number: str) -> str:
+    """What the policies say, in ms: "low 20, balanced 30, robust 60"."""
+    policies = {latency: LatencyPolicy.of(latency) for latency in Latency}
+    return ", ".join(
+        f"{name} {1e3 * getattr(policy, number):g}" for name, policy in policies.items()
     )
 
 
