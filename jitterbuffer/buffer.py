@@ -10,6 +10,7 @@ from dataclasses import replace
 from codec import FRAME, FRAME_SECONDS, FRAME_TICKS
 from codec.frame import FramePlan, FrameSource, HoleAction
 from jitterbuffer.backlog import Backlog
+from jitterbuffer.beat import Beat
 from jitterbuffer.intake import Intake, look_into
 from jitterbuffer.latency import LatencyPolicy
 from jitterbuffer.pace import EARLY, Pace
@@ -25,10 +26,6 @@ LONGEST_MAX_DELAY = 60.0
 """Seconds. Bounds the memory of a buffer to some 6000 packets."""
 SPARE_SLOTS = 10
 """Room for playout that lags behind its target by what is not yet corrected."""
-BEAT_SLACK = 0.15
-"""Frames of excess, 3 ms, that a beat of one's own choice may keep; where it lacks, a third."""
-LONGEST_SHIFT = 0.45
-"""Frames by which it is moved at a time: by half a frame, nearer and farther are the same."""
 CONCEAL_FRAMES = 50
 """Frames of concealment in a row, after which there is silence: 1 s."""
 
@@ -78,9 +75,7 @@ class JitterBuffer:
         """The slot after the last that was played: what lies between has been left out."""
         self._has_played = False
         self._excess: float | None = None
-        self._pulled_at = 0.0
-        self._least, self._most = math.inf, -math.inf
-        """Excess since the beat was looked at."""
+        self._beat = Beat()
         self._concealed_run = 0
 
     @property
@@ -197,15 +192,7 @@ class JitterBuffer:
         without a trace.
         """
         with self._lock:
-            least, most = self._least, self._most
-            self._least, self._most = math.inf, -math.inf
-        if BEAT_SLACK < least < math.inf:
-            shift = -min(least, LONGEST_SHIFT)
-        elif -math.inf < most < -BEAT_SLACK / 3:
-            shift = min(-most, LONGEST_SHIFT)
-        else:
-            return None
-        return self._pulled_at + shift * FRAME_SECONDS
+            return self._beat.better()
 
     @property
     def stats(self) -> JitterBufferStats:
@@ -243,8 +230,8 @@ class JitterBuffer:
             self._shed(1)
             excess -= 1.0
             decision = self._decide()
-        self._excess, self._pulled_at = excess, playout_at
-        self._least, self._most = min(self._least, excess), max(self._most, excess)
+        self._excess = excess
+        self._beat.note(excess, playout_at)
         slot = self._backlog.position
         is_open = self._backlog.is_open()
         longest = self._longest_wait() if is_open else 0.0
