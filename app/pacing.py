@@ -187,10 +187,6 @@ class Pacer:
         # a product, not a running sum: rounding does not add up over hours
         return self._anchor + self._tick * self.period
 
-    def now(self) -> float:
-        """The instant by the pacer's clock."""
-        return self._clock()
-
     def wait_ahead(self, seconds: float) -> None:
         """Sleeps until so long before the next tick's waking; not at all if that is past."""
         until = self.next_deadline - self.lead - seconds

@@ -142,9 +142,9 @@ class Playout:
 
         Whether they are ready. `last`: there will be no other chance. On the thread of `render`.
         """
-        before = self._clock()
         if self.draining:
             return True
+        before = self._clock()
         if not self._made and playout_at - before < HURRY:
             return False  # `render` is next, and makes do with what there is
         rehearsals = self._receiver.rehearsals

@@ -125,10 +125,13 @@ class SpeechDecoder:
             self._concealer.expect_loss(None if plan is None else self._recall(plan))
 
     def rehearse(self, plan: FramePlan) -> None:
-        """Makes the sound of the next frame, of PLC or DRED, that will be wanted if none comes."""
+        """Makes the sound of the next frame that will be wanted if none comes.
+
+        For LBRR, which the decoder can say only once, a guess.
+        """
         if self._concealer is None or self._silent:
             return
-        if plan.source is FrameSource.PLC:
+        if plan.source in (FrameSource.PLC, FrameSource.LBRR):
             self._concealer.rehearse()
         elif plan.source is FrameSource.DRED:
             self._concealer.rehearse(self._recall(plan))

@@ -221,12 +221,9 @@ class PlayoutReceiver:
             self._decoder.expect_loss()
 
     def _rehearse(self, hole: HolePlan | None) -> None:
-        """Lets the decoder say what comes next, by the vocoder; LBRR can only be said once."""
-        plan = self._foreseen(hole)
-        if plan.source is FrameSource.LBRR:
-            plan = FramePlan(FrameSource.PLC, plan.timestamp)
+        """Lets the decoder say what comes next if it stays missing."""
         if self._source is not FrameSource.SILENCE:
-            self._decoder.rehearse(plan)
+            self._decoder.rehearse(self._foreseen(hole))
 
     def _foreseen(self, hole: HolePlan | None) -> FramePlan:
         """How the next frame, which is missing, would be made from what is here now."""

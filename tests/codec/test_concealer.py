@@ -84,7 +84,7 @@ def play(concealer: Concealer, pcm: Pcm, fate: str) -> Pcm:
 
 LOUD = 2.5
 """How much a click stands out: holes left empty reach 5 to 14. Of clean speech one place in 2000
-does, of speech with holes one in 4000."""
+does so by itself."""
 
 
 def clicks(heard: Pcm, clean: Pcm, fate: str) -> npt.NDArray[np.float64]:
@@ -133,6 +133,7 @@ def test_joints_stand_out_no_more_than_speech_does(speech: Pcm, fate: str) -> No
     heard = np.concatenate([clicks(play(Concealer(), speech, f), speech, f) for f in fates])
     assert np.quantile(heard, 0.9) < 1.25 * np.quantile(clean, 0.9)
     assert np.quantile(heard, 0.99) < LOUD
+    assert clicks(play(Concealer(), speech, fate), speech, fate).max() < LOUD
 
 
 def test_a_hole_left_empty_would_be_counted_as_clicks(speech: Pcm) -> None:
@@ -144,15 +145,16 @@ def test_a_hole_left_empty_would_be_counted_as_clicks(speech: Pcm) -> None:
     broken = clicks(silenced, speech, fate)
     assert np.quantile(broken, 0.9) > 1.5 * np.quantile(clicks(speech, speech, fate), 0.9)
     assert np.quantile(broken, 0.99) > LOUD
+    assert broken.max() > LOUD
 
 
 @settings(max_examples=25, deadline=None)
 @given(fate=st.text("gcr", min_size=10, max_size=60))
 def test_any_frame_may_be_of_any_kind_without_a_click(fate: str) -> None:
     pcm = decode(CLIPS / "man.flac")[20 * FRAME :][: len(fate) * FRAME]
-    heard = clicks(play(Concealer(), pcm, fate), pcm, fate)
-    # one in 8000 joints falls on a pulse of the voice that stands out as much as a click
-    assert np.sort(heard)[:-1].max(initial=0) < LOUD
+    # a joint clicks whatever is drawn; a rough pulse of the voice, as in one fate of 400, does not
+    draws = [clicks(play(Concealer(seed=seed), pcm, fate), pcm, fate) for seed in range(3)]
+    assert np.min(draws, axis=0).max(initial=0) < LOUD
 
 
 def test_rebuilt_speech_is_like_what_was_lost(speech: Pcm) -> None:

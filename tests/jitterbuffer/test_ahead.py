@@ -86,12 +86,9 @@ def ready_ahead(line: Line, numbers: list[int]) -> list[int]:
         line.receiver.pull(TICK * tick + BEAT)
     for number in numbers:
         line.receiver.push(line.packet(number), TICK * number)
-    while True:
-        before = line.receiver.ready
+    for _ in range(AHEAD + 1):
         line.receiver.prepare(TICK * 18 + BEAT)
-        if line.receiver.ready == before:
-            break
-    blocks = [line.receiver.pull(TICK * (18 + k) + BEAT) for k in range(before)]
+    blocks = [line.receiver.pull(TICK * (18 + k) + BEAT) for k in range(line.receiver.ready)]
     return [round(part.plan.timestamp / 960) for block in blocks for part in block.parts]
 
 
