@@ -86,8 +86,8 @@ class Playout:
         self._began: float | None = None
         self._made: deque[tuple[float, float]] = deque()
         """When each block was ready that was made ahead, and seconds of work for it."""
-        self._rehearsed_at: float | None = None
-        """When the next was made in case its packet does not come."""
+        self._rehearsed_at: dict[int, float] = {}
+        """When each frame was ready that was made in case its packet does not come."""
         self._spent = 0.0
         """Seconds of work until now for the one that is made next."""
         self._stretched = 0
@@ -111,20 +111,18 @@ class Playout:
             return RenderedFrame(silent_frame(), self._clock())
         before = self._clock()
         lead = self.lead.update(playout_at, before)
-        hurry = playout_at - before < HURRY
+        hurry = not over and playout_at - before < HURRY
         if over:
             block = self._receiver.drain()
         else:
             block = self._receiver.pull(playout_at - lead, hurry=hurry)
         done = self._clock()
-        ready_at = self._rehearsed_at if hurry else None
-        spent = self._spent + done - before
         if self._made:
             ready_at, spent = self._made.popleft()
-            done = ready_at
         else:
+            ready_at, spent = self._ready_since(done), self._spent + done - before
             self._spent = 0.0
-        self._rehearsed_at = None
+        is_fresh = ready_at == done
         self.parts = block.parts
         self.meter.update(block.pcm)
         if self._recorder:
@@ -132,10 +130,10 @@ class Playout:
         for part in block.parts:
             self._stretched += part.stretched
             if part.begins:
-                self._begin(part, playout_at, lead, done, spent)
+                self._begin(part, playout_at, lead, ready_at, spent)
         if self._probe:
             self._probe_block(self._probe, block.pcm, playout_at)
-        return RenderedFrame(block.pcm, self._clock() if ready_at is None else ready_at)
+        return RenderedFrame(block.pcm, self._clock() if is_fresh else ready_at)
 
     def prepare(self, playout_at: float, last: bool) -> bool:
         """Does what can be done for the 20 ms from `playout_at` on before they are asked for.
@@ -147,17 +145,30 @@ class Playout:
         before = self._clock()
         if not self._made and playout_at - before < HURRY:
             return False  # `render` is next, and makes do with what there is
-        rehearsals = self._receiver.rehearsals
-        ready = self._receiver.prepare(playout_at - self.lead.seconds, last=last)
-        done = self._clock()
-        self._spent += done - before
-        new = self._receiver.ready - len(self._made)
-        if new:
-            self._made.extend([(done, self._spent / new)] * new)
-            self._spent, self._rehearsed_at = 0.0, None
-        elif self._receiver.rehearsals > rehearsals:
-            self._rehearsed_at = done
-        return ready
+        for _ in self._receiver.preparing(playout_at - self.lead.seconds, last=last):
+            done = self._clock()
+            self._spent, before = self._spent + done - before, done
+            self._note_progress(playout_at, done)
+            if playout_at - done < HURRY:
+                break
+        else:
+            self._spent += self._clock() - before
+        return bool(self._made)
+
+    def _note_progress(self, playout_at: float, done: float) -> None:
+        """Keeps the books of what the receiver has just made ahead, or in case."""
+        if self._receiver.ready > len(self._made):
+            self._made.append((self._ready_since(done), self._spent))
+            self._spent = 0.0
+        elif done > playout_at:
+            self._receiver.fall_back()
+        known = self._rehearsed_at
+        self._rehearsed_at = {n: known.get(n, done) for n in self._receiver.rehearsed}
+
+    def _ready_since(self, done: float) -> float:
+        """When the frame was there that the receiver has given now, `done`."""
+        performed = self._receiver.performed
+        return done if performed is None else self._rehearsed_at.get(performed, done)
 
     def _begin(
         self, part: PlayedPart, block_at: float, lead: float, done: float, spent: float

@@ -124,22 +124,31 @@ class SpeechDecoder:
         if self._concealer is not None and not self._silent:
             self._concealer.expect_loss(None if plan is None else self._recall(plan))
 
-    def rehearse(self, plan: FramePlan) -> None:
-        """Makes the sound of the next frame that will be wanted if none comes.
+    def rehearse(self, plan: FramePlan, *, after: int = 0) -> None:
+        """Makes the sound of a frame that will be wanted if none comes.
 
-        For LBRR, which the decoder can say only once, a guess.
+        The next one, or the one `after` so many that are `rehearsed`. Unless the plan is for DRED,
+        it is a guess: what libopus decodes, it can decode only once.
         """
-        if self._concealer is None or self._silent:
-            return
-        if plan.source in (FrameSource.PLC, FrameSource.LBRR):
-            self._concealer.rehearse()
-        elif plan.source is FrameSource.DRED:
-            self._concealer.rehearse(self._recall(plan))
+        if self._concealer is not None and not self._silent:
+            features = self._recall(plan) if plan.source is FrameSource.DRED else None
+            self._concealer.rehearse(features, after=after)
 
     @property
-    def rehearsals(self) -> int:
-        """How many frames have been made in case, so far."""
-        return self._concealer.rehearsals if self._concealer is not None else 0
+    def rehearsed(self) -> tuple[int, ...]:
+        """The next frames that are made in case, as numbers: each that is made has one of its
+        own."""
+        return self._concealer.rehearsed if self._concealer is not None else ()
+
+    @property
+    def performed(self) -> int | None:
+        """The number of the one that the last frame was, if it was made in case."""
+        return self._concealer.performed if self._concealer is not None else None
+
+    def fall_back(self) -> None:
+        """What was made in case since the last frame came too late: what it replaced counts."""
+        if self._concealer is not None:
+            self._concealer.fall_back()
 
     def _decode(self, plan: FramePlan) -> tuple[PcmFrame, FrameSource]:
         if plan.source is FrameSource.SILENCE:

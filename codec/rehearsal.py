@@ -1,12 +1,14 @@
-"""Saying a missing frame before it is due, on trial.
+"""Saying missing frames before they are due, on trial.
 
 A frame that has not come may still come; if not, it has to be rebuilt within milliseconds of its
-playout. So it is rebuilt earlier, by a copy of the concealer. If the frame is then asked for as it
-was foreseen, copy and sound are taken as they are; if not, the original has lost nothing.
+playout. So it is rebuilt earlier, by a copy of the concealer, and the one after it by a copy of
+that copy. If a frame is then asked for as it was foreseen, copy and sound are taken as they are; if
+not, the original has lost nothing.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol, Self
 
 import numpy as np
@@ -51,67 +53,102 @@ class Concealer(Protocol):
         """An independent concealer that continues from the same frame."""
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A frame that was said on trial."""
+
+    number: int
+    concealer: Concealer
+    """The copy that has said it."""
+    features: Features | None
+    """What it was made from; None for a guess."""
+    pcm: PcmFrame
+
+    def is_of(self, features: Features | None) -> bool:
+        """Whether from these features, or as a guess, the same frame would be made."""
+        if features is None or self.features is None:
+            return features is self.features
+        return np.array_equal(features, self.features)
+
+
 class RehearsedConcealer:
-    """A concealer that can say the next frame ahead of time; it changes nothing that is heard."""
+    """A concealer that can say the next frames ahead of time; it changes nothing that is heard."""
 
     def __init__(self, concealer: Concealer) -> None:
         self._concealer = concealer
-        self._trial: Concealer | None = None
-        """A copy that has said the next frame already."""
-        self._features: Features | None = None
-        """From these, or as a guess."""
-        self._pcm = np.zeros(0, np.int16)
-        self.rehearsals = 0
-        """Frames said in case, so far."""
+        self._trials: list[Trial] = []
+        """Of the next frames, in order."""
+        self._replaced: list[Trial] = []
+        """What they were before the last of them was made in place of others."""
+        self._count = 0
+        self.performed: int | None = None
+        """The number of the trial that the last frame was taken from, if it was."""
 
-    def rehearse(self, features: Features | None = None) -> None:
-        """Says the next frame as it is if it stays missing; `features` as for `rebuild`."""
-        if self._is_foreseen(features):
+    @property
+    def rehearsed(self) -> tuple[int, ...]:
+        """The next frames that are said already, as numbers: each trial has one of its own."""
+        return tuple(trial.number for trial in self._trials)
+
+    def rehearse(self, features: Features | None = None, *, after: int = 0) -> None:
+        """Says a frame as it is if it stays missing; `features` as for `rebuild`.
+
+        It is the next one, or the one `after` so many that are rehearsed. Raises ValueError if they
+        are not.
+        """
+        if after > len(self._trials):
+            raise ValueError(f"{after} frames are not rehearsed, only {len(self._trials)}")
+        if after < len(self._trials) and self._trials[after].is_of(features):
             return
-        trial = self._concealer.copy()
-        self._pcm = trial.conceal() if features is None else trial.rebuild(features)
-        self._trial, self._features = trial, features
-        self.rehearsals += 1
+        kept = self._trials[:after]
+        trial = (kept[-1].concealer if kept else self._concealer).copy()
+        pcm = trial.conceal() if features is None else trial.rebuild(features)
+        if after < len(self._trials):
+            self._replaced = self._trials
+        self._trials = [*kept, Trial(self._count, trial, features, pcm)]
+        self._count += 1
+
+    def fall_back(self) -> None:
+        """Takes the trials back that others have replaced since the last frame was heard, if any.
+
+        What replaced them was made too late.
+        """
+        if self._replaced:
+            self._trials, self._replaced = self._replaced, []
 
     def perform(self) -> tuple[PcmFrame, FrameSource] | None:
         """The next frame as it was rehearsed, and what it is; None if it was not."""
-        if self._trial is None:
+        if not self._trials:
             return None
-        return self._perform(), FrameSource.PLC if self._features is None else FrameSource.DRED
+        source = FrameSource.PLC if self._trials[0].features is None else FrameSource.DRED
+        return self._perform(), source
 
     def good(self, pcm: PcmFrame) -> PcmFrame:
         """See `Concealer`; so below."""
-        self._trial = None
-        return self._concealer.good(pcm)
+        return self._unrehearsed().good(pcm)
 
     def expect_loss(self, features: Features | None = None) -> None:
-        self._trial = None
-        self._concealer.expect_loss(features)
+        self._unrehearsed().expect_loss(features)
 
     def past(self, samples: int, onward: int) -> npt.NDArray[np.int16] | None:
-        self._trial = None
-        return self._concealer.past(samples, onward)
+        return self._unrehearsed().past(samples, onward)
 
     def conceal(self) -> PcmFrame:
-        if self._is_foreseen(None):
+        if self._trials and self._trials[0].is_of(None):
             return self._perform()
-        self._trial = None
-        return self._concealer.conceal()
+        return self._unrehearsed().conceal()
 
     def rebuild(self, features: Features) -> PcmFrame:
-        if self._is_foreseen(features):
+        if self._trials and self._trials[0].is_of(features):
             return self._perform()
-        self._trial = None
-        return self._concealer.rebuild(features)
+        return self._unrehearsed().rebuild(features)
 
-    def _is_foreseen(self, features: Features | None) -> bool:
-        if self._trial is None:
-            return False
-        if features is None or self._features is None:
-            return features is self._features
-        return np.array_equal(features, self._features)
+    def _unrehearsed(self) -> Concealer:
+        """The concealer, which is about to go on from where it is."""
+        self._trials, self._replaced, self.performed = [], [], None
+        return self._concealer
 
     def _perform(self) -> PcmFrame:
-        assert self._trial is not None
-        self._concealer, self._trial = self._trial, None
-        return self._pcm
+        trial, *self._trials = self._trials
+        self._concealer, self._replaced = trial.concealer, []
+        self.performed = trial.number
+        return trial.pcm

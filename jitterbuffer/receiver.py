@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -49,11 +50,15 @@ next pause."""
 
 FORESIGHT = 1.4 * FRAME_SECONDS
 """Seconds of target delay from which on the next packet is usually there when a frame is played."""
+LATE = 2 * FRAME_SECONDS
+"""Seconds behind the fastest at which a packet that has not come is rather lost than late."""
 
 AHEAD = 4
 """Blocks of 20 ms that are made ahead, at most."""
+IN_CASE = 3
+"""Until so many frames are ready, missing ones behind them are made in case they stay missing."""
 AT_A_TIME = 2
-"""Of them: after a hole not all in one go, as the thread may be wanted elsewhere."""
+"""Of both: after a hole not all in one go, as the thread may be wanted elsewhere."""
 
 READS = 2
 """Packets whose DRED is read per frame, at most: some 0.3 ms each."""
@@ -97,10 +102,19 @@ class PlayoutReceiver:
         return len(self._ready)
 
     @property
-    def rehearsals(self) -> int:
-        """How many frames have been made in case they stay missing, so far; the last of them is
-        what a `pull` in a hurry gives if nothing has been made ready since."""
-        return self._decoder.rehearsals
+    def rehearsed(self) -> tuple[int, ...]:
+        """The frames after those that are ready, as far as they have been made in case they stay
+        missing: a number for each that was made. They are what `pull` gives in a hurry."""
+        return self._decoder.rehearsed
+
+    @property
+    def performed(self) -> int | None:
+        """The number of the one that the last frame was, if it was made in case."""
+        return self._decoder.performed
+
+    def fall_back(self) -> None:
+        """What `prepare` has made in case came too late: what was made before it counts."""
+        self._decoder.fall_back()
 
     def pull(self, playout_at: float, *, hurry: bool = False) -> PlayedBlock:
         """The 20 ms heard from `playout_at` on. Call it every 20 ms.
@@ -115,29 +129,32 @@ class PlayoutReceiver:
         return self._sound.take()
 
     def prepare(self, playout_at: float, *, last: bool = False) -> bool:
+        """Does all of `preparing`. True if the next pull finds everything ready."""
+        for _ in self.preparing(playout_at, last=last):
+            pass
+        return bool(self._ready)
+
+    def preparing(self, playout_at: float, *, last: bool = False) -> Iterator[None]:
         """Does what can be done now for the next 20 ms, which are heard from `playout_at` on.
 
-        To be called between two pulls, while there is time; once more as the `last` chance if it
-        returns False. What waiting cannot change is made, up to 80 ms of it: it is there then
-        however long the machine stands still. For a frame that is missing networks are run, as far
-        as what has come tells what will be wanted, and in the end it is made: should its packet
-        come after all, that was in vain. True if the next pull finds everything ready.
+        To be called between two pulls, while there is time; once more as the `last` chance if
+        nothing is `ready` then. What waiting cannot change is made, up to 80 ms of it: it is there
+        then however long the machine stands still. For frames that are missing networks are run, as
+        far as what has come tells what will be wanted, and in the end they are made, up to 60 ms
+        from now: should a packet come after all, that was in vain. It comes back after every piece
+        of work, and need not be asked for the next.
         """
-        for _ in range(AT_A_TIME):
-            if len(self._ready) >= AHEAD or not self._make_ahead(playout_at):
-                break
-        if self._ready:
-            return True
-        self._read_ahead()
+        left = AT_A_TIME
+        while left and len(self._ready) < AHEAD and self._make_ahead(playout_at):
+            left -= 1
+            yield
+        if not self._ready:
+            self._read_ahead()
         hole = self._buffer.hole()
-        if not self._buffer.has_next() and self._buffer.target_delay >= FORESIGHT:
-            if not last and self._as_said:
-                self._expect_loss(hole)
-            # with nothing behind it the first is more likely late than lost
-            if last or hole is not None or not self._as_said:
-                self._rehearse(hole)
-        self._run_networks(hole)
-        return False
+        if not self._buffer.has_next():
+            yield from self._rehearse(hole, left, last=last)
+        if not self._ready:
+            self._run_networks(hole)
 
     def _make_ahead(self, playout_at: float) -> bool:
         """Makes 20 ms more than are ready, the first of which are heard from `playout_at` on, if
@@ -212,6 +229,27 @@ class PlayoutReceiver:
                 self._decoder.prepare(packet.payload, packet.timestamp, oldest)
                 return
 
+    def _rehearse(self, hole: HolePlan | None, most: int, *, last: bool) -> Iterator[None]:
+        """Lets the decoder say what comes next if it stays missing, `most` frames of it now."""
+        target = self._buffer.target_delay
+        if target < FORESIGHT or self._source is FrameSource.SILENCE:
+            return
+        ready = len(self._ready)
+        lost = 0 if last else min(IN_CASE, int((target - FORESIGHT - LATE) / FRAME_SECONDS + 1))
+        if not ready:
+            # with nothing behind it the first is more likely late than lost
+            lost = max(lost, 1 if last or hole is not None or not self._as_said else 0)
+        before = self._decoder.rehearsed
+        if not before and self._as_said and not last and (lost > ready or not ready):
+            self._expect_loss(hole)
+        for after in range(lost - ready):
+            known = self._decoder.rehearsed
+            if len(known) < after or len(set(known).difference(before)) == most:
+                return
+            self._decoder.rehearse(self._foreseen(hole, after), after=after)
+            if self._decoder.rehearsed != known:
+                yield
+
     def _expect_loss(self, hole: HolePlan | None) -> None:
         """Lets the decoder get ready for what comes next, if the vocoder is to say it."""
         plan = self._foreseen(hole)
@@ -220,17 +258,17 @@ class PlayoutReceiver:
         elif plan.source is FrameSource.PLC:
             self._decoder.expect_loss()
 
-    def _rehearse(self, hole: HolePlan | None) -> None:
-        """Lets the decoder say what comes next if it stays missing."""
-        if self._source is not FrameSource.SILENCE:
-            self._decoder.rehearse(self._foreseen(hole))
+    def _foreseen(self, hole: HolePlan | None, after: int = 0) -> FramePlan:
+        """How a frame that is missing would be made from what is here now.
 
-    def _foreseen(self, hole: HolePlan | None) -> FramePlan:
-        """How the next frame, which is missing, would be made from what is here now."""
-        slot, decision = hole.steps[0] if hole is not None else (0, Decision(FrameSource.PLC))
+        It is the next one, or the one `after` so many. Behind the hole, where packets are, it is a
+        guess, for when there is no time to decode them.
+        """
+        steps = hole.steps if hole is not None else ()
+        slot, decision = steps[after] if after < len(steps) else (0, Decision(FrameSource.PLC))
         packet = decision.packet
         if packet is None:
-            return FramePlan(decision.source, self._timestamp + FRAME_TICKS)
+            return FramePlan(decision.source, self._timestamp + (1 + after) * FRAME_TICKS)
         distance = packet.slot - slot
         timestamp = packet.timestamp - distance * FRAME_TICKS
         return FramePlan(decision.source, timestamp, packet=packet.payload, distance=distance)

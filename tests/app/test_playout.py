@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from app.net.clockmap import ClockEstimate
 from app.playout import Lead, MarkerProbe, Playout
 from codec import FRAME, FRAME_SECONDS, FRAME_TICKS, RTP_CLOCK
 from codec.concealer import Concealer
-from codec.frame import FrameSource, PcmFrame
+from codec.frame import FramePlan, FrameSource, PcmFrame
 from codec.opus import OpusDecoder, OpusEncoder
 from codec.receiver import SpeechDecoder
 from jitterbuffer import JitterBuffer, Latency, LatencyPolicy, MediaPacket
@@ -253,7 +253,7 @@ def test_markers_measure_the_delay_also_while_sound_is_stretched(tmp_path: Path)
     assert probe.delays[-1] - total == pytest.approx(0.04, abs=0.021)
 
 
-def speaking(tmp_path: Path, lost: AbstractSet[int]) -> Receiver:
+def speaking(tmp_path: Path, lost: Container[int]) -> Receiver:
     """A receiver that has just played frame 21 of 28, 120 ms after its packet came."""
     receiver = Receiver(tmp_path, target=0.120, decoder=SpeechDecoder(concealer=Concealer()))
     packets = [receiver.encoder.encode(pcm) for pcm in speech(28)]
@@ -270,7 +270,7 @@ def speaking(tmp_path: Path, lost: AbstractSet[int]) -> Receiver:
 def test_a_frame_made_ahead_was_ready_then_however_long_the_machine_stands_still(
     tmp_path: Path, stall: float
 ) -> None:
-    receiver = speaking(tmp_path, lost=frozenset())
+    receiver = speaking(tmp_path, lost=())
     for _ in range(2):
         assert receiver.playout.prepare(28 * FRAME_SECONDS, False)
     made = receiver.now
@@ -280,15 +280,67 @@ def test_a_frame_made_ahead_was_ready_then_however_long_the_machine_stands_still
     assert receiver.playout.render(32 * FRAME_SECONDS).ready_at > made + stall
 
 
-@pytest.mark.parametrize("stall", [0.0, 0.030])
-def test_a_missing_frame_was_ready_once_it_was_made_in_case(tmp_path: Path, stall: float) -> None:
-    receiver = speaking(tmp_path, lost={22, 23})
-    frames = receiver.playout.frames
-    # packets behind the hole have LBRR for half of it
+def arrive(receiver: Receiver, number: int) -> None:
+    """A packet comes now."""
+    packet = receiver.encoder.encode(speech(1)[0])
+    timestamp = (ORIGIN + number * FRAME_TICKS) % 2**32
+    receiver.buffer.push(MediaPacket(number, timestamp, 1, packet), receiver.now)
+
+
+@pytest.mark.parametrize(
+    ("comes", "stall", "source"),
+    [
+        (False, 0.0, FrameSource.PLC),
+        (False, 0.030, FrameSource.PLC),
+        (True, 0.0, FrameSource.PACKET),
+        (True, 0.030, FrameSource.PLC),
+    ],
+)
+def test_a_missing_frame_was_ready_once_it_was_made_in_case(
+    tmp_path: Path, comes: bool, stall: float, source: FrameSource
+) -> None:
+    receiver = speaking(tmp_path, lost=range(22, 28))
+    before = receiver.playout.frames[source]
     assert not receiver.playout.prepare(28 * FRAME_SECONDS, False)
     made = receiver.now
     receiver.now += 0.005 + stall
+    if comes:
+        arrive(receiver, 22)
     rendered = receiver.playout.render(28 * FRAME_SECONDS)
-    assert (rendered.ready_at <= made) == (stall > 0)
-    assert frames[FrameSource.PLC] == 1
-    assert receiver.playout._rehearsed_at is None
+    assert receiver.playout.frames[source] == before + 1
+    assert (rendered.ready_at <= made) == (source is FrameSource.PLC)
+
+
+def test_so_was_the_missing_frame_after_it_and_none_that_was_not_made(tmp_path: Path) -> None:
+    receiver = speaking(tmp_path, lost={22, 23, 24})
+    assert not receiver.playout.prepare(28 * FRAME_SECONDS, False)
+    made = receiver.now
+    receiver.now += 0.070
+    ready = []
+    for n in (28, 29, 30):
+        ready.append(receiver.playout.render(n * FRAME_SECONDS).ready_at)
+        assert not receiver.playout.prepare((n + 1) * FRAME_SECONDS, False)
+    assert max(ready[:2]) <= made
+    assert ready[2] > made + 0.070
+    assert receiver.playout.frames[FrameSource.PLC] == 2
+
+
+def test_what_replaces_a_frame_too_late_does_not_cost_it(tmp_path: Path) -> None:
+    receiver = speaking(tmp_path, lost=range(22, 28))
+    playout = receiver.playout
+    assert not playout.prepare(28 * FRAME_SECONDS, False)
+    made = receiver.now
+    # a packet behind the hole comes, and the machine stands still while it is made use of
+    arrive(receiver, 23)
+    slow = playout._receiver._decoder.rehearse
+
+    def stopped(plan: FramePlan, *, after: int = 0) -> None:
+        slow(plan, after=after)
+        receiver.now += 0.070
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(playout._receiver._decoder, "rehearse", stopped)
+        playout.prepare(28 * FRAME_SECONDS, True)
+    assert receiver.now > made + 0.070
+    for n in (28, 29):
+        assert playout.render(n * FRAME_SECONDS).ready_at <= made

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import pytest
 
 from codec import FRAME
 from codec.concealer import Concealer
 from codec.features import FeatureExtractor
+from codec.frame import FrameSource
 from codec.rehearsal import RehearsedConcealer
 from tests.app.calls import MAN, clip
 
@@ -20,8 +22,12 @@ def test_no_rehearsal_right_wrong_or_in_vain_changes_a_sample() -> None:
     plain, rehearsed = Concealer(seed=5), RehearsedConcealer(Concealer(seed=5))
     for i, frame in enumerate(pcm[: 146 * FRAME].reshape(-1, FRAME)):
         known = features[2 * i : 2 * i + 4]
-        for foreseen in rng.sample([None, known, known[:2]], rng.randrange(3)):
-            rehearsed.rehearse(foreseen)
+        for _ in range(rng.randrange(4)):
+            after = rng.randint(0, len(rehearsed.rehearsed))
+            known_then = features[2 * (i + after) :][:4]
+            rehearsed.rehearse(rng.choice([None, known_then, known_then[:2]]), after=after)
+            if rng.random() < 0.2:
+                rehearsed.fall_back()
         fate = rng.choices("grc", [6, 2, 2])[0]
         if fate == "g":
             heard = [plain.good(frame), rehearsed.good(frame)]
@@ -53,6 +59,50 @@ def test_a_frame_that_was_foreseen_is_not_made_again() -> None:
     Counting.made = 0
     for _ in range(2):
         concealer.rehearse()
+        concealer.rehearse(after=1)
         concealer.rehearse()  # as foreseen already
         concealer.conceal()
-    assert Counting.made == 2
+    assert Counting.made == 3
+
+
+def test_a_frame_that_turns_out_otherwise_is_made_anew_and_so_is_what_follows() -> None:
+    pcm = clip(MAN)[100 * FRAME : 102 * FRAME]
+    features = FeatureExtractor().process(pcm)
+    concealer = RehearsedConcealer(Counting())
+    concealer.good(pcm[:FRAME])
+    Counting.made = 0
+    for after in range(3):
+        concealer.rehearse(after=after)
+    assert list(concealer.rehearsed) == [0, 1, 2]
+    concealer.rehearse(features, after=1)
+    assert list(concealer.rehearsed) == [0, 3]
+    concealer.conceal()
+    assert list(concealer.rehearsed) == [3]
+    concealer.conceal()
+    assert list(concealer.rehearsed) == []
+    assert Counting.made == 4
+    with pytest.raises(ValueError, match="not rehearsed"):
+        concealer.rehearse(after=1)
+
+
+def test_what_was_replaced_too_late_is_taken_back_until_a_frame_is_heard() -> None:
+    pcm = clip(MAN)[100 * FRAME : 102 * FRAME]
+    features = FeatureExtractor().process(pcm)
+    concealer = RehearsedConcealer(Concealer())
+    concealer.good(pcm[:FRAME])
+    for after in range(2):
+        concealer.rehearse(after=after)
+    concealer.rehearse(features)
+    assert list(concealer.rehearsed) == [2]
+    concealer.fall_back()
+    concealer.fall_back()
+    assert list(concealer.rehearsed) == [0, 1]
+    guess = concealer.perform()
+    assert guess is not None
+    assert guess[1] is FrameSource.PLC
+    assert concealer.performed == 0
+    concealer.fall_back()
+    assert list(concealer.rehearsed) == [1]
+    concealer.good(pcm[FRAME:])
+    assert concealer.performed is None
+    assert concealer.perform() is None

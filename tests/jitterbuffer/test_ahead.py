@@ -9,7 +9,7 @@ from codec.concealer import Concealer
 from codec.dred import DredDecoder
 from codec.frame import FrameSource
 from codec.receiver import SpeechDecoder
-from jitterbuffer.receiver import AHEAD
+from jitterbuffer.receiver import AHEAD, IN_CASE
 from jitterbuffer.reordering import PERIOD, Reordering
 from tests.jitterbuffer.playout import payload
 from tests.jitterbuffer.speech import BEAT, TICK, Line, PlanDecoder, coded, patient
@@ -123,6 +123,29 @@ def test_where_packets_overtake_each_other_those_of_a_hole_are_waited_for_as_lon
 def test_concealment_is_never_made_ahead_as_if_it_were_certain() -> None:
     line = Line(0.160, SpeechDecoder(concealer=Concealer()), packets=payload)
     assert ready_ahead(line, [10, 13, 14, 15, 16]) == [10]
+
+
+@pytest.mark.parametrize(("target", "made"), [(0.060, [0, 1]), (0.080, [1, 1]), (0.160, [2, 2])])
+def test_how_much_is_made_in_case_depends_on_what_is_still_likely_to_come(
+    target: float, made: list[int]
+) -> None:
+    decoder = SpeechDecoder(concealer=Concealer(), dred=DredDecoder())
+    line = Line(target, decoder, packets=lambda number: coded()[40 + number])
+    for number in range(10):
+        line.receiver.push(line.packet(number), TICK * number)
+    first = round(target / TICK)
+    for tick in range(first, first + 10):
+        line.receiver.pull(TICK * tick + BEAT)
+    due = TICK * (first + 10) + BEAT
+    for last, frames in zip((False, True), made, strict=True):
+        assert not line.receiver.prepare(due, last=last)
+        assert len(line.receiver.rehearsed) == frames
+
+
+def test_what_is_missing_behind_frames_that_are_ready_is_made_in_case() -> None:
+    line = spoken()
+    assert ready_ahead(line, [10, 11]) == [10, 11]
+    assert len(line.receiver.rehearsed) == IN_CASE - 2
 
 
 def test_reordering_is_the_most_of_ten_to_twenty_seconds() -> None:
