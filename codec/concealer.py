@@ -131,8 +131,9 @@ class Concealer:
         """Does, while there is time, what the first missing frame would begin with.
 
         To be called after a good frame when the next one is not there, with its features if they
-        are known, as for `rebuild`. It is done again if the frame is then made from others: the
-        voice follows the last 15 ms before a hole in the light of what comes.
+        are known, as for `rebuild`. It is done again if the frame is then guessed and features were
+        given, or the other way round: the voice follows the last 15 ms before a hole in the light
+        of what comes. Features of another packet are near enough.
         """
         self._look_back()
         if self._in_hole:
