@@ -13,8 +13,8 @@ from codec import FRAME, FRAME_SECONDS, FRAME_TICKS, SAMPLE_RATE
 from codec.frame import FramePlan, FrameSource, HoleAction
 from jitterbuffer.background import Background
 from jitterbuffer.buffer import JitterBuffer
+from jitterbuffer.foresight import Foresight
 from jitterbuffer.packet import MediaPacket
-from jitterbuffer.plan import Decision, HolePlan
 from jitterbuffer.sound import PlayedBlock, Sound
 from jitterbuffer.timescale import (
     ALIKE,
@@ -48,20 +48,11 @@ SPARE = 32
 """Samples, 2 ms: more than so many that wait although nothing is to come after them are cut in the
 next pause."""
 
-FORESIGHT = 1.4 * FRAME_SECONDS
-"""Seconds of target delay from which on the next packet is usually there when a frame is played."""
-LATE = 2 * FRAME_SECONDS
-"""Seconds behind the fastest at which a packet that has not come is rather lost than late."""
-
 AHEAD = 4
 """Blocks of 20 ms that are made ahead, at most."""
-IN_CASE = 3
-"""Until so many frames are ready, missing ones behind them are made in case they stay missing."""
 AT_A_TIME = 2
-"""Of both: after a hole not all in one go, as the thread may be wanted elsewhere."""
-
-READS = 2
-"""Packets whose DRED is read per frame, at most: some 0.3 ms each."""
+"""Of these, and of missing frames that are made in case: after a hole not all in one go, as the
+thread may be wanted elsewhere."""
 
 
 class PlayoutReceiver:
@@ -70,6 +61,7 @@ class PlayoutReceiver:
     def __init__(self, buffer: JitterBuffer, decoder: SpeechDecoder) -> None:
         self._buffer = buffer
         self._decoder = decoder
+        self._foresight = Foresight(buffer, decoder)
         self._sound = Sound()
         self._ready: deque[PlayedBlock] = deque()
         """What is heard before `_sound`."""
@@ -149,12 +141,17 @@ class PlayoutReceiver:
             left -= 1
             yield
         if not self._ready:
-            self._read_ahead()
-        hole = self._buffer.hole()
-        if not self._buffer.has_next():
-            yield from self._rehearse(hole, left, last=last)
+            self._foresight.read_ahead()
+        if self._source is not FrameSource.SILENCE:
+            yield from self._foresight.rehearse(
+                self._timestamp,
+                len(self._ready),
+                resumed=self._as_said > 0,
+                most=left,
+                last=last,
+            )
         if not self._ready:
-            self._run_networks(hole)
+            self._foresight.run_networks()
 
     def _make_ahead(self, playout_at: float) -> bool:
         """Makes 20 ms more than are ready, the first of which are heard from `playout_at` on, if
@@ -164,7 +161,7 @@ class PlayoutReceiver:
             if self._ready and self._direction > 0 and not self._buffer.has_next(2):
                 return False
             if not self._buffer.has_next():
-                self._read_ahead()
+                self._foresight.read_ahead()
             if not self._buffer.is_settled():
                 return False
             self._go_on(playout_at + len(self._ready) * FRAME_SECONDS)
@@ -190,7 +187,7 @@ class PlayoutReceiver:
     def _go_on(self, playout_at: float, *, hurry: bool = False) -> None:
         """One frame more of sound, knowing what can be rebuilt, and the delay it leads to."""
         if not hurry:
-            self._read_ahead()
+            self._foresight.read_ahead()
         self._next_frame(playout_at, hurry=hurry)
         self._adjust(playout_at)
 
@@ -208,70 +205,6 @@ class PlayoutReceiver:
         self._as_said = self._as_said + 1 if source in AS_SAID else 0
         if source in AS_SAID:
             self._background.add(pcm)
-
-    def _read_ahead(self) -> None:
-        """Learns what the packets behind the next hole know of it, as the plan depends on that."""
-        for _ in range(READS):
-            hole = self._buffer.hole()
-            unread = [v for v in hole.views() if v.dred_span is None] if hole else []
-            if not unread:
-                return
-            view = unread[0]
-            span = self._decoder.describes(view.payload, view.timestamp)
-            self._buffer.learn_span(view, span)
-
-    def _run_networks(self, hole: HolePlan | None) -> None:
-        """Decodes what is known of the next hole, newest frame first."""
-        for slot, decision in hole.steps if hole is not None else ():
-            if decision.source is FrameSource.DRED and decision.packet is not None:
-                packet = decision.packet
-                oldest = packet.timestamp - (packet.slot - slot) * FRAME_TICKS
-                self._decoder.prepare(packet.payload, packet.timestamp, oldest)
-                return
-
-    def _rehearse(self, hole: HolePlan | None, most: int, *, last: bool) -> Iterator[None]:
-        """Lets the decoder say what comes next if it stays missing, `most` frames of it now."""
-        target = self._buffer.target_delay
-        if target < FORESIGHT or self._source is FrameSource.SILENCE:
-            return
-        ready = len(self._ready)
-        lost = 0 if last else min(IN_CASE, int((target - FORESIGHT - LATE) / FRAME_SECONDS + 1))
-        if not ready:
-            # with nothing behind it the first is more likely late than lost
-            lost = max(lost, 1 if last or hole is not None or not self._as_said else 0)
-        before = self._decoder.rehearsed
-        if not before and self._as_said and not last and (lost > ready or not ready):
-            self._expect_loss(hole)
-        for after in range(lost - ready):
-            known = self._decoder.rehearsed
-            if len(known) < after or len(set(known).difference(before)) == most:
-                return
-            self._decoder.rehearse(self._foreseen(hole, after), after=after)
-            if self._decoder.rehearsed != known:
-                yield
-
-    def _expect_loss(self, hole: HolePlan | None) -> None:
-        """Lets the decoder get ready for what comes next, if the vocoder is to say it."""
-        plan = self._foreseen(hole)
-        if plan.source is FrameSource.DRED:
-            self._decoder.expect_loss(plan)
-        elif plan.source is FrameSource.PLC:
-            self._decoder.expect_loss()
-
-    def _foreseen(self, hole: HolePlan | None, after: int = 0) -> FramePlan:
-        """How a frame that is missing would be made from what is here now.
-
-        It is the next one, or the one `after` so many. Behind the hole, where packets are, it is a
-        guess, for when there is no time to decode them.
-        """
-        steps = hole.steps if hole is not None else ()
-        slot, decision = steps[after] if after < len(steps) else (0, Decision(FrameSource.PLC))
-        packet = decision.packet
-        if packet is None:
-            return FramePlan(decision.source, self._timestamp + (1 + after) * FRAME_TICKS)
-        distance = packet.slot - slot
-        timestamp = packet.timestamp - distance * FRAME_TICKS
-        return FramePlan(decision.source, timestamp, packet=packet.payload, distance=distance)
 
     def _adjust(self, playout_at: float) -> None:
         """Brings the delay towards its target where the sound allows."""

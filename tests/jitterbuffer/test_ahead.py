@@ -9,7 +9,8 @@ from codec.concealer import Concealer
 from codec.dred import DredDecoder
 from codec.frame import FrameSource
 from codec.receiver import SpeechDecoder
-from jitterbuffer.receiver import AHEAD, IN_CASE
+from jitterbuffer.foresight import IN_CASE
+from jitterbuffer.receiver import AHEAD
 from jitterbuffer.reordering import PERIOD, Reordering
 from tests.jitterbuffer.playout import payload
 from tests.jitterbuffer.speech import BEAT, TICK, Line, PlanDecoder, coded, patient
