@@ -9,6 +9,7 @@ from codec import FRAME_SECONDS, FRAME_TICKS
 from codec.frame import FramePlan, FrameSource
 from jitterbuffer.buffer import JitterBuffer
 from jitterbuffer.plan import Decision, HolePlan
+from jitterbuffer.store import StoredPacket
 
 if TYPE_CHECKING:
     from codec.receiver import SpeechDecoder  # brings the networks' runtime, slow to load
@@ -49,7 +50,7 @@ class Foresight:
         for slot, decision in hole.steps if hole is not None else ():
             if decision.source is FrameSource.DRED and decision.packet is not None:
                 packet = decision.packet
-                oldest = packet.timestamp - (packet.slot - slot) * FRAME_TICKS
+                oldest = _timestamp(packet, slot)
                 self._decoder.prepare(packet.payload, packet.timestamp, oldest)
                 return
 
@@ -100,6 +101,14 @@ def _foreseen(hole: HolePlan | None, timestamp: int, after: int) -> FramePlan:
     packet = decision.packet
     if packet is None:
         return FramePlan(decision.source, timestamp + (1 + after) * FRAME_TICKS)
-    distance = packet.slot - slot
-    timestamp = packet.timestamp - distance * FRAME_TICKS
-    return FramePlan(decision.source, timestamp, packet=packet.payload, distance=distance)
+    return FramePlan(
+        decision.source,
+        _timestamp(packet, slot),
+        packet=packet.payload,
+        distance=packet.slot - slot,
+    )
+
+
+def _timestamp(packet: StoredPacket, slot: int) -> int:
+    """Of the frame in a slot, seen from a packet behind it."""
+    return packet.timestamp - (packet.slot - slot) * FRAME_TICKS

@@ -105,7 +105,7 @@ class PlayoutReceiver:
         return self._decoder.performed
 
     def fall_back(self) -> None:
-        """What `prepare` has made in case came too late: what was made before it counts."""
+        """What `preparing` has made in case came too late: what was made before it counts."""
         self._decoder.fall_back()
 
     def pull(self, playout_at: float, *, hurry: bool = False) -> PlayedBlock:
@@ -119,12 +119,6 @@ class PlayoutReceiver:
         while len(self._sound) < FRAME:
             self._go_on(playout_at, hurry=hurry)
         return self._sound.take()
-
-    def prepare(self, playout_at: float, *, last: bool = False) -> bool:
-        """Does all of `preparing`. True if the next pull finds everything ready."""
-        for _ in self.preparing(playout_at, last=last):
-            pass
-        return bool(self._ready)
 
     def preparing(self, playout_at: float, *, last: bool = False) -> Iterator[None]:
         """Does what can be done now for the next 20 ms, which are heard from `playout_at` on.

@@ -18,11 +18,13 @@ from app.net.clockmap import ClockEstimate
 from app.playout import Lead, MarkerProbe, Playout
 from codec import FRAME, FRAME_SECONDS, FRAME_TICKS, RTP_CLOCK
 from codec.concealer import Concealer
+from codec.dred import DredDecoder
 from codec.frame import FramePlan, FrameSource, PcmFrame
 from codec.opus import OpusDecoder, OpusEncoder
 from codec.receiver import SpeechDecoder
 from jitterbuffer import JitterBuffer, Latency, LatencyPolicy, MediaPacket
 from tests.app.calls import MAN, clip, read_wav
+from tests.jitterbuffer.speech import coded
 
 ORIGIN = 2**32 - 48_000
 """RTP timestamp of media time 0: it wraps after a second."""
@@ -255,7 +257,8 @@ def test_markers_measure_the_delay_also_while_sound_is_stretched(tmp_path: Path)
 
 def speaking(tmp_path: Path, lost: Container[int]) -> Receiver:
     """A receiver that has just played frame 21 of 28, 120 ms after its packet came."""
-    receiver = Receiver(tmp_path, target=0.120, decoder=SpeechDecoder(concealer=Concealer()))
+    decoder = SpeechDecoder(concealer=Concealer(), dred=DredDecoder())
+    receiver = Receiver(tmp_path, target=0.120, decoder=decoder)
     packets = [receiver.encoder.encode(pcm) for pcm in speech(28)]
     for n in range(28):
         if n not in lost:
@@ -281,8 +284,8 @@ def test_a_frame_made_ahead_was_ready_then_however_long_the_machine_stands_still
 
 
 def arrive(receiver: Receiver, number: int) -> None:
-    """A packet comes now."""
-    packet = receiver.encoder.encode(speech(1)[0])
+    """A packet comes now, with redundancy."""
+    packet = coded()[number]
     timestamp = (ORIGIN + number * FRAME_TICKS) % 2**32
     receiver.buffer.push(MediaPacket(number, timestamp, 1, packet), receiver.now)
 
@@ -326,21 +329,26 @@ def test_so_was_the_missing_frame_after_it_and_none_that_was_not_made(tmp_path: 
 
 
 def test_what_replaces_a_frame_too_late_does_not_cost_it(tmp_path: Path) -> None:
-    receiver = speaking(tmp_path, lost=range(22, 28))
+    receiver = speaking(tmp_path, lost=[12, *range(22, 28)])
     playout = receiver.playout
+    arrive(receiver, 12)  # packets overtake each other here: those of a hole may still come
     assert not playout.prepare(28 * FRAME_SECONDS, False)
     made = receiver.now
     # a packet behind the hole comes, and the machine stands still while it is made use of
-    arrive(receiver, 23)
+    arrive(receiver, 24)
     slow = playout._receiver._decoder.rehearse
+    plans = []
 
     def stopped(plan: FramePlan, *, after: int = 0) -> None:
+        plans.append(plan)
         slow(plan, after=after)
         receiver.now += 0.070
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(playout._receiver._decoder, "rehearse", stopped)
-        playout.prepare(28 * FRAME_SECONDS, True)
+        playout.prepare(28 * FRAME_SECONDS, False)
+    # there was no time left for more
+    assert [plan.source for plan in plans] == [FrameSource.DRED]
     assert receiver.now > made + 0.070
     for n in (28, 29):
         assert playout.render(n * FRAME_SECONDS).ready_at <= made

@@ -65,6 +65,20 @@ def test_a_frame_that_was_foreseen_is_not_made_again() -> None:
     assert Counting.made == 3
 
 
+def test_frames_rehearsed_in_a_row_are_those_that_would_be_said_in_a_row() -> None:
+    pcm = clip(MAN)[100 * FRAME : 106 * FRAME]
+    features = FeatureExtractor().process(pcm)[2:]
+    plain, rehearsed = Concealer(seed=5), RehearsedConcealer(Concealer(seed=5))
+    for concealer in (plain, rehearsed):
+        concealer.good(pcm[:FRAME])
+    for after, known in enumerate((None, features[2:6], None)):
+        rehearsed.rehearse(known, after=after)
+    np.testing.assert_array_equal(rehearsed.conceal(), plain.conceal())
+    np.testing.assert_array_equal(rehearsed.rebuild(features[2:6]), plain.rebuild(features[2:6]))
+    np.testing.assert_array_equal(rehearsed.conceal(), plain.conceal())
+    assert rehearsed.performed == 2
+
+
 def test_a_frame_that_turns_out_otherwise_is_made_anew_and_so_is_what_follows() -> None:
     pcm = clip(MAN)[100 * FRAME : 102 * FRAME]
     features = FeatureExtractor().process(pcm)
@@ -101,8 +115,12 @@ def test_what_was_replaced_too_late_is_taken_back_until_a_frame_is_heard() -> No
     assert guess is not None
     assert guess[1] is FrameSource.PLC
     assert concealer.performed == 0
+    concealer.rehearse(features)
+    assert list(concealer.rehearsed) == [3]
+    concealer.rebuild(features)
+    assert concealer.performed == 3
     concealer.fall_back()
-    assert list(concealer.rehearsed) == [1]
+    assert list(concealer.rehearsed) == []
     concealer.good(pcm[FRAME:])
     assert concealer.performed is None
     assert concealer.perform() is None

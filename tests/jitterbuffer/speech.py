@@ -73,6 +73,13 @@ class PlanDecoder(SpeechDecoder):
         pass
 
 
+def prepare(receiver: PlayoutReceiver, playout_at: float, *, last: bool = False) -> bool:
+    """Has all done that can be done now; whether the next pull finds everything ready."""
+    for _ in receiver.preparing(playout_at, last=last):
+        pass
+    return receiver.ready > 0
+
+
 @dataclass
 class Frame:
     """A frame as it was first heard."""
@@ -170,6 +177,6 @@ class Line:
             frames += [
                 Frame(now + part.offset / SAMPLE_RATE, part) for part in block.parts if part.begins
             ]
-            if not self.receiver.prepare(now + TICK):
-                self.receiver.prepare(now + TICK, last=True)
+            if not prepare(self.receiver, now + TICK):
+                prepare(self.receiver, now + TICK, last=True)
         return Heard(np.concatenate(heard), frames)

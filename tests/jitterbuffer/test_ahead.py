@@ -13,7 +13,7 @@ from jitterbuffer.foresight import IN_CASE
 from jitterbuffer.receiver import AHEAD
 from jitterbuffer.reordering import PERIOD, Reordering
 from tests.jitterbuffer.playout import payload
-from tests.jitterbuffer.speech import BEAT, TICK, Line, PlanDecoder, coded, patient
+from tests.jitterbuffer.speech import BEAT, TICK, Line, PlanDecoder, coded, patient, prepare
 
 
 @pytest.mark.parametrize(("delay", "ready_blocks"), [(0.030, 1), (0.150, AHEAD)])
@@ -33,10 +33,10 @@ def test_what_is_certain_is_made_ahead_and_heard_unchanged(delay: float, ready_b
             pcm.append(line.receiver.pull(now).pcm)
             if ahead:
                 # with 30 ms to wait, the next packet has come when a frame is played
-                ready = line.receiver.prepare(now + TICK)
+                ready = prepare(line.receiver, now + TICK)
                 assert ready == (line.receiver.ready > 0)
                 most = max(most, line.receiver.ready)
-                line.receiver.prepare(now + TICK, last=True)
+                prepare(line.receiver, now + TICK, last=True)
         heard.append(np.concatenate(pcm))
         assert most == (ready_blocks if ahead else 0)
     np.testing.assert_array_equal(heard[0], heard[1])
@@ -50,7 +50,7 @@ def test_a_guess_is_not_followed_by_a_frame_decoded_ahead() -> None:
     for tick in range(10, 14):
         line.receiver.pull(TICK * tick + BEAT)
     line.receiver.push(line.packet(14), TICK * 14)
-    assert not line.receiver.prepare(TICK * 14 + BEAT)
+    assert not prepare(line.receiver, TICK * 14 + BEAT)
 
 
 def test_in_a_hurry_what_was_made_ready_is_played_and_not_what_has_come_since() -> None:
@@ -62,8 +62,8 @@ def test_in_a_hurry_what_was_made_ready_is_played_and_not_what_has_come_since() 
         for tick in range(30):
             line.receiver.pull(0.040 + tick * TICK)
         now = 0.040 + 30 * TICK
-        line.receiver.prepare(now)
-        line.receiver.prepare(now, last=True)
+        prepare(line.receiver, now)
+        prepare(line.receiver, now, last=True)
         line.receiver.push(line.packet(32), now)
         block = line.receiver.pull(now, hurry=hurry)
         heard[hurry] = [part.source for part in block.parts if part.begins]
@@ -88,7 +88,7 @@ def ready_ahead(line: Line, numbers: list[int]) -> list[int]:
     for number in numbers:
         line.receiver.push(line.packet(number), TICK * number)
     for _ in range(AHEAD + 1):
-        line.receiver.prepare(TICK * 18 + BEAT)
+        prepare(line.receiver, TICK * 18 + BEAT)
     blocks = [line.receiver.pull(TICK * (18 + k) + BEAT) for k in range(line.receiver.ready)]
     return [round(part.plan.timestamp / 960) for block in blocks for part in block.parts]
 
@@ -139,7 +139,7 @@ def test_how_much_is_made_in_case_depends_on_what_is_still_likely_to_come(
         line.receiver.pull(TICK * tick + BEAT)
     due = TICK * (first + 10) + BEAT
     for last, frames in zip((False, True), made, strict=True):
-        assert not line.receiver.prepare(due, last=last)
+        assert not prepare(line.receiver, due, last=last)
         assert len(line.receiver.rehearsed) == frames
 
 

@@ -14,7 +14,7 @@ from jitterbuffer.pace import CATCHES_UP, SKIP_AT_ONCE
 from jitterbuffer.receiver import AHEAD
 from jitterbuffer.sound import TICKS
 from tests.jitterbuffer.playout import TICK, payload
-from tests.jitterbuffer.speech import PlanDecoder
+from tests.jitterbuffer.speech import PlanDecoder, prepare
 
 SENT = (FrameSource.PACKET, FrameSource.RED)
 
@@ -80,7 +80,7 @@ class Receiver(RuleBasedStateMachine):
     @rule(last=st.booleans(), late=st.sampled_from([0.0, 0.0, 0.01]))
     def there_is_time(self, last: bool, late: float) -> None:
         """What can be done ahead of the next pull is done, which may then come late."""
-        self.receiver.prepare(self.now + TICK, last=last)
+        prepare(self.receiver, self.now + TICK, last=last)
         self.now += late
 
     @rule()
