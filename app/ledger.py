@@ -22,6 +22,7 @@ FIELDS = (
     "delay_ms",
     "action",
     "stretch_ms",
+    "margin_ms",
 )
 
 
@@ -42,6 +43,8 @@ class LedgerEntry(NamedTuple):
     """What was done about time in a hole."""
     stretch_ms: float = 0.0
     """Sound put in (> 0) or left out (< 0) by time stretching since the frame before began."""
+    margin_ms: float = 0.0
+    """From when the 20 ms that it begins in were ready until they were due: late if below 0."""
 
 
 class Ledger:
@@ -129,6 +132,7 @@ def read_ledger(path: Path) -> Iterator[LedgerEntry]:
                 _number(row["delay_ms"]),
                 HoleAction(row["action"]),
                 float(row["stretch_ms"]),
+                float(row["margin_ms"]),
             )
 
 
@@ -142,6 +146,7 @@ def _row(entry: LedgerEntry) -> tuple[str, ...]:
         _rounded(entry.delay_ms),
         entry.action.value,
         _rounded(entry.stretch_ms),
+        _rounded(entry.margin_ms),
     )
 
 

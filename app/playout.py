@@ -216,6 +216,7 @@ class Playout:
                     delay_ms=None if total is None else 1e3 * total,
                     action=plan.action,
                     stretch_ms=1e3 * self._stretched / SAMPLE_RATE,
+                    margin_ms=1e3 * (block_at - done),
                 )
             )
         self._stretched = 0

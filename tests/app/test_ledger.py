@@ -17,6 +17,8 @@ ENTRY = LedgerEntry(
     wait_ms=41.25,
     decode_us=2718.0,
     delay_ms=101.5,
+    stretch_ms=-6.25,
+    margin_ms=-3.75,
 )
 
 FULL = Path("/dev/full")

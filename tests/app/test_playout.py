@@ -126,6 +126,7 @@ def test_frames_are_counted_by_how_they_were_obtained_and_entered_into_the_ledge
     assert by_slot[20].wait_ms == pytest.approx(1e3 * (TARGET - FRAME_SECONDS))
     assert by_slot[40].wait_ms is None
     assert by_slot[30].decode_us == pytest.approx(1000)
+    assert by_slot[30].margin_ms == pytest.approx(-2)  # asked for when due, two looks at the clock
     total = FRAME_SECONDS + NETWORK + TARGET + receiver.delay.lookahead
     assert by_slot[30].delay_ms == pytest.approx(1e3 * total)
     assert receiver.delay.summary().p50 == pytest.approx(total, abs=1e-3)
