@@ -61,6 +61,9 @@ class Libopus:
         self.opus_decoder_destroy = library.opus_decoder_destroy
         self.opus_decoder_destroy.argtypes = [c_void_p]
         self.opus_decoder_destroy.restype = None
+        self.opus_decoder_get_size = library.opus_decoder_get_size
+        self.opus_decoder_get_size.argtypes = [c_int]
+        self.opus_decoder_get_size.restype = c_int
         self.opus_decode = library.opus_decode
         self.opus_decode.argtypes = [c_void_p, c_char_p, c_int32, POINTER(c_int16), c_int, c_int]
         self.opus_decode.restype = c_int

@@ -212,6 +212,13 @@ class OpusDecoder:
         """libopus's own guess at a missing frame, int16 [320]."""
         return self._decode(None, fec=False)
 
+    def copy(self) -> OpusDecoder:
+        """An independent decoder that goes on from the same packet."""
+        other = OpusDecoder(library=self.library.path)
+        # a decoder's state is in one piece and holds no pointer into itself (opus.h)
+        ctypes.memmove(other._state, self._state, self.library.opus_decoder_get_size(1))
+        return other
+
     def reset(self) -> None:
         """Forgets everything, as if newly made."""
         code = self.library.opus_decoder_ctl(self._state, RESET_STATE)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +17,7 @@ from codec.dred_decoder import FEATURE_TICKS
 from codec.features import SYNTHESIS_LAG
 from codec.frame import FramePlan, FrameSource, PcmFrame
 from codec.opus import OpusDecoder, OpusError
-from codec.rehearsal import Concealer, RehearsedConcealer
+from codec.rehearsal import Concealer, InPacket, RehearsedConcealer, Trial
 
 RESET_AFTER = 50
 """Frames of silence after which the decoder forgets the speech before them: 1 s."""
@@ -32,8 +34,13 @@ VIEWS = 4
 CELT_ONLY = 0x80
 """From this TOC byte on a packet holds no SILK (RFC 6716, table 2)."""
 
-IN_PACKETS = frozenset({FrameSource.PACKET, FrameSource.RED, FrameSource.LBRR})
+COPIES = frozenset({FrameSource.RED, FrameSource.LBRR})
+"""Sources that are a missing frame's copy in another packet."""
+IN_PACKETS = COPIES | {FrameSource.PACKET}
 """Sources that libopus decodes."""
+
+Past = Callable[[int, int], npt.NDArray[np.int16] | None]
+"""As `Concealer.past`."""
 
 _FADE_OUT = np.linspace(1.0, 0.0, FRAME, endpoint=False, dtype=np.float32)
 
@@ -95,8 +102,10 @@ class SpeechDecoder:
         """
         if plan.new_source:
             self._opus.reset()
-        rehearsed = self._concealer.perform() if hurry and self._concealer is not None else None
-        pcm, source = rehearsed or self._decode(plan)
+            if self._concealer is not None:
+                self._concealer.forget()
+        trial = self._performed(plan, hurry)
+        pcm, source = (trial.pcm, trial.source) if trial is not None else self._decode(plan)
         self.frames[source] += 1
         return pcm, source
 
@@ -127,10 +136,17 @@ class SpeechDecoder:
     def rehearse(self, plan: FramePlan, *, after: int = 0) -> None:
         """Makes the sound of a frame that will be wanted if none comes.
 
-        The next one, or the one `after` so many that are `rehearsed`. Unless the plan is for DRED,
-        it is a guess: what libopus decodes, it can decode only once.
+        The next one, or the one `after` so many that are `rehearsed`.
         """
-        if self._concealer is not None and not self._silent:
+        if self._concealer is None or self._silent:
+            return
+        frame = _in_packet(plan)
+        if frame is not None:
+            try:
+                self._concealer.rehearse_decoding(frame, partial(self._try, frame), after=after)
+            except OpusError:
+                frame = None
+        if frame is None:
             features = self._recall(plan) if plan.source is FrameSource.DRED else None
             self._concealer.rehearse(features, after=after)
 
@@ -150,6 +166,16 @@ class SpeechDecoder:
         if self._concealer is not None:
             self._concealer.fall_back()
 
+    def _performed(self, plan: FramePlan, hurry: bool) -> Trial | None:
+        """What was rehearsed for `plan`, if libopus had a part in it; in a `hurry` anything."""
+        frame = _in_packet(plan)
+        if self._concealer is None or (frame is None and not hurry):
+            return None
+        trial = self._concealer.perform(None if hurry else frame)
+        if trial is not None and trial.decoder is not None:
+            self._opus = trial.decoder
+        return trial
+
     def _decode(self, plan: FramePlan) -> tuple[PcmFrame, FrameSource]:
         if plan.source is FrameSource.SILENCE:
             return self._fall_silent(), FrameSource.SILENCE
@@ -158,13 +184,11 @@ class SpeechDecoder:
                 self._opus.reset()
             self._silent = 0
         if plan.packet is not None and plan.source in IN_PACKETS:
+            frame = InPacket(plan.source, plan.packet)
             try:
-                if not plan.new_source:
-                    self._catch_up(plan.packet)
-                if plan.source is FrameSource.LBRR:
-                    pcm = self._opus.decode_lbrr(plan.packet)
-                else:
-                    pcm = self._opus.decode(plan.packet)
+                if self._concealer is not None and not plan.new_source:
+                    self._catch_up(self._opus, self._concealer.past, plan.packet)
+                pcm = _decoded(self._opus, frame)
             except OpusError:
                 self.failed += 1
             else:
@@ -174,6 +198,14 @@ class SpeechDecoder:
             if features is not None and self._concealer is not None:
                 return self._concealer.rebuild(features), FrameSource.DRED
         return self._conceal(), FrameSource.PLC
+
+    def _try(
+        self, frame: InPacket, concealer: Concealer, before: OpusDecoder | None
+    ) -> tuple[PcmFrame, OpusDecoder]:
+        """Decodes on trial, as a `rehearsal.Decode`."""
+        opus = (before or self._opus).copy()
+        self._catch_up(opus, concealer.past, frame.packet)
+        return concealer.good(_decoded(opus, frame)), opus
 
     def _recall(self, plan: FramePlan) -> npt.NDArray[np.float32] | None:
         """What a later packet's DRED says of this frame and the 20 ms after it: [2 to 4, 20].
@@ -213,17 +245,15 @@ class SpeechDecoder:
     def _conceal(self) -> PcmFrame:
         return self._opus.conceal() if self._concealer is None else self._concealer.conceal()
 
-    def _catch_up(self, packet: bytes) -> None:
-        """After a hole that libopus knows nothing of, prepare it for `packet`."""
-        if self._concealer is None or self._primer is None:
-            return
-        past = self._concealer.past(FRAMES * FRAME, self._primer.lookahead)
-        if past is None:
+    def _catch_up(self, opus: OpusDecoder, past_of: Past, packet: bytes) -> None:
+        """After a hole that `opus` knows nothing of, prepare it for `packet`."""
+        past = past_of(FRAMES * FRAME, self._primer.lookahead) if self._primer is not None else None
+        if self._primer is None or past is None:
             return
         if packet and packet[0] < CELT_ONLY:
-            self._primer.prime(self._opus, past)
+            self._primer.prime(opus, past)
         else:  # CELT predicts levels only, and its concealment keeps them
-            self._opus.conceal()
+            opus.conceal()
 
     def _fall_silent(self) -> PcmFrame:
         """Zeros; but the first frame after sound fades out instead of breaking off."""
@@ -231,3 +261,17 @@ class SpeechDecoder:
         if self._silent == 1:
             return (self._conceal() * _FADE_OUT).astype(np.int16)
         return self._heard(np.zeros(FRAME, np.int16))
+
+
+def _in_packet(plan: FramePlan) -> InPacket | None:
+    """What another packet holds of a missing frame; None if the plan knows of none."""
+    if plan.packet is None or plan.source not in COPIES:
+        return None
+    return InPacket(plan.source, plan.packet)
+
+
+def _decoded(opus: OpusDecoder, frame: InPacket) -> PcmFrame:
+    """Raises OpusError."""
+    if frame.source is FrameSource.LBRR:
+        return opus.decode_lbrr(frame.packet)
+    return opus.decode(frame.packet)

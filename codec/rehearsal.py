@@ -2,12 +2,14 @@
 
 A frame that has not come may still come; if not, it has to be rebuilt within milliseconds of its
 playout. So it is rebuilt earlier, by a copy of the concealer, and the one after it by a copy of
-that copy. If a frame is then asked for as it was foreseen, copy and sound are taken as they are; if
-not, the original has lost nothing.
+that copy. What another packet holds of it is decoded by a copy of the decoder. If a frame is then
+asked for as it was foreseen, copies and sound are taken as they are; if not, the originals have
+lost nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -15,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codec.frame import FrameSource, PcmFrame
+from codec.opus import OpusDecoder
 
 Features = npt.NDArray[np.float32]
 
@@ -54,21 +57,47 @@ class Concealer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class InPacket:
+    """A missing frame that another packet holds."""
+
+    source: FrameSource
+    packet: bytes
+
+
+Cue = Features | InPacket | None
+"""What a missing frame is made from; None for a guess."""
+
+Decode = Callable[[Concealer, OpusDecoder | None], tuple[PcmFrame, OpusDecoder]]
+"""Decodes a frame on trial, for a concealer that takes it as `good`. It is given the decoder that
+the trial before it has left, if that was decoded too, and leaves one: neither is the original."""
+
+
+@dataclass(frozen=True, slots=True)
 class Trial:
     """A frame that was said on trial."""
 
     number: int
     concealer: Concealer
     """The copy that has said it."""
-    features: Features | None
-    """What it was made from; None for a guess."""
+    decoder: OpusDecoder | None
+    """The copy that has decoded it, or a frame on trial before it."""
+    cue: Cue
     pcm: PcmFrame
 
-    def is_of(self, features: Features | None) -> bool:
-        """Whether from these features, or as a guess, the same frame would be made."""
-        if features is None or self.features is None:
-            return features is self.features
-        return np.array_equal(features, self.features)
+    @property
+    def source(self) -> FrameSource:
+        """How the frame was obtained."""
+        if isinstance(self.cue, InPacket):
+            return self.cue.source
+        return FrameSource.PLC if self.cue is None else FrameSource.DRED
+
+    def is_of(self, cue: Cue) -> bool:
+        """Whether from this the same frame would be made."""
+        if isinstance(cue, np.ndarray) and isinstance(self.cue, np.ndarray):
+            return np.array_equal(cue, self.cue)
+        if isinstance(cue, InPacket) and isinstance(self.cue, InPacket):
+            return cue == self.cue
+        return cue is self.cue
 
 
 class RehearsedConcealer:
@@ -95,16 +124,33 @@ class RehearsedConcealer:
         It is the next one, or the one `after` so many that are rehearsed. Raises ValueError if they
         are not.
         """
+        if self._is_needed(features, after):
+            concealer = self._before(after).copy()
+            pcm = concealer.conceal() if features is None else concealer.rebuild(features)
+            self._try(Trial(self._count, concealer, self._decoder(after), features, pcm), after)
+
+    def rehearse_decoding(self, frame: InPacket, decode: Decode, *, after: int = 0) -> None:
+        """The same for a frame that another packet holds. Raises what `decode` raises too."""
+        if self._is_needed(frame, after):
+            concealer = self._before(after).copy()
+            pcm, decoder = decode(concealer, self._decoder(after))
+            self._try(Trial(self._count, concealer, decoder, frame, pcm), after)
+
+    def _is_needed(self, cue: Cue, after: int) -> bool:
         if after > len(self._trials):
             raise ValueError(f"{after} frames are not rehearsed, only {len(self._trials)}")
-        if after < len(self._trials) and self._trials[after].is_of(features):
-            return
-        kept = self._trials[:after]
-        trial = (kept[-1].concealer if kept else self._concealer).copy()
-        pcm = trial.conceal() if features is None else trial.rebuild(features)
+        return after == len(self._trials) or not self._trials[after].is_of(cue)
+
+    def _before(self, after: int) -> Concealer:
+        return self._trials[after - 1].concealer if after else self._concealer
+
+    def _decoder(self, after: int) -> OpusDecoder | None:
+        return self._trials[after - 1].decoder if after else None
+
+    def _try(self, trial: Trial, after: int) -> None:
         if after < len(self._trials):
             self._replaced = self._trials
-        self._trials = [*kept, Trial(self._count, trial, features, pcm)]
+        self._trials = [*self._trials[:after], trial]
         self._count += 1
 
     def fall_back(self) -> None:
@@ -115,12 +161,11 @@ class RehearsedConcealer:
         if self._replaced:
             self._trials, self._replaced = self._replaced, []
 
-    def perform(self) -> tuple[PcmFrame, FrameSource] | None:
-        """The next frame as it was rehearsed, and what it is; None if it was not."""
-        if not self._trials:
+    def perform(self, frame: InPacket | None = None) -> Trial | None:
+        """The next frame as it was rehearsed, if it was; any, or just as this one."""
+        if not self._trials or not (frame is None or self._trials[0].is_of(frame)):
             return None
-        source = FrameSource.PLC if self._trials[0].features is None else FrameSource.DRED
-        return self._perform(), source
+        return self._perform()
 
     def good(self, pcm: PcmFrame) -> PcmFrame:
         """See `Concealer`; so below."""
@@ -134,21 +179,25 @@ class RehearsedConcealer:
 
     def conceal(self) -> PcmFrame:
         if self._trials and self._trials[0].is_of(None):
-            return self._perform()
+            return self._perform().pcm
         return self._unrehearsed().conceal()
 
     def rebuild(self, features: Features) -> PcmFrame:
         if self._trials and self._trials[0].is_of(features):
-            return self._perform()
+            return self._perform().pcm
         return self._unrehearsed().rebuild(features)
+
+    def forget(self) -> None:
+        """Drops all trials: what comes does not go on from what was heard."""
+        self._trials, self._replaced, self.performed = [], [], None
 
     def _unrehearsed(self) -> Concealer:
         """The concealer, which is about to go on from where it is."""
-        self._trials, self._replaced, self.performed = [], [], None
+        self.forget()
         return self._concealer
 
-    def _perform(self) -> PcmFrame:
+    def _perform(self) -> Trial:
         trial, *self._trials = self._trials
         self._concealer, self._replaced = trial.concealer, []
         self.performed = trial.number
-        return trial.pcm
+        return trial

@@ -285,6 +285,18 @@ def test_a_decoder_that_was_reset_decodes_like_a_new_one(lbrr_packets: list[byte
     np.testing.assert_array_equal(first, [decoder.decode(p) for p in lbrr_packets[:10]])
 
 
+def test_a_copy_goes_on_by_itself_from_the_same_packet(lbrr_packets: list[bytes]) -> None:
+    decoder = OpusDecoder()
+    for packet in lbrr_packets[:20]:
+        decoder.decode(packet)
+    copies = [decoder.copy(), decoder.copy()]
+    expected = [decoder.decode(packet) for packet in lbrr_packets[20:30]]
+    copies[0].conceal()
+    np.testing.assert_array_equal(expected, [copies[1].decode(p) for p in lbrr_packets[20:30]])
+    copies.clear()
+    assert decoder.decode(lbrr_packets[30]).shape == (FRAME,)
+
+
 def test_a_frame_that_was_handed_out_is_the_callers(lbrr_packets: list[bytes]) -> None:
     decoder = OpusDecoder()
     first = [decoder.decode(packet) for packet in lbrr_packets[:20]][10]

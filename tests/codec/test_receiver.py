@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -203,6 +206,65 @@ def test_another_sender_is_not_decoded_from_what_was_heard_before(packets: list[
     decoder.carry_out(LOST)
     begun = plan(FrameSource.PACKET, packets[40], new_source=True)
     assert np.array_equal(decoder.carry_out(begun)[0], fresh.decode(packets[40]))
+
+
+def test_no_frame_made_in_case_changes_a_sample(packets: list[bytes]) -> None:
+    rng = random.Random(5)
+    plain, rehearsing = (SpeechDecoder(concealer=Concealer(seed=5)) for _ in range(2))
+    performed = Counter[FrameSource]()
+    for _ in range(8):
+        for n in range(56):
+            for _ in range(rng.randrange(4)):
+                after = rng.randint(0, min(2, len(rehearsing.rehearsed)))
+                rehearsing.rehearse(missing(packets, n + after, rng.choice(MISSING)), after=after)
+            if rng.random() < 0.4:
+                wanted = whole(packets[n])
+            else:
+                wanted = missing(packets, n, rng.choice([*MISSING * 3, FrameSource.SILENCE]))
+            if rng.random() < 0.1:
+                wanted = replace(wanted, new_source=True)
+            (pcm, source), expected = rehearsing.carry_out(wanted), plain.carry_out(wanted)
+            assert source is expected[1]
+            np.testing.assert_array_equal(pcm, expected[0])
+            if rehearsing.performed is not None:
+                performed[source] += 1
+    assert min(performed[source] for source in MISSING) >= 10
+    assert rehearsing.failed == plain.failed > 0
+
+
+def test_lbrr_made_in_case_is_not_decoded_again_and_in_a_hurry_comes_as_it_is(
+    packets: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hole = next(n for n in range(20, 58) if has_lbrr(packets[n + 1]))
+    lbrr = missing(packets, hole, FrameSource.LBRR)
+    for hurry in (False, True):
+        decoder, reference = (SpeechDecoder(concealer=Concealer(seed=5)) for _ in range(2))
+        for packet in packets[:hole]:
+            decoder.carry_out(whole(packet))
+            reference.carry_out(whole(packet))
+        decoder.rehearse(lbrr)
+        expected = reference.carry_out(lbrr)
+        with monkeypatch.context() as patch:
+            patch.delattr(OpusDecoder, "decode_lbrr")
+            decoder.rehearse(lbrr)
+            wanted = whole(packets[hole]) if hurry else lbrr
+            pcm, source = decoder.carry_out(wanted, hurry=hurry)
+        assert source is FrameSource.LBRR
+        np.testing.assert_array_equal(pcm, expected[0])
+        # libopus goes on from there
+        following = whole(packets[hole + 1])
+        np.testing.assert_array_equal(
+            decoder.carry_out(following)[0], reference.carry_out(following)[0]
+        )
+
+
+def missing(packets: list[bytes], number: int, source: FrameSource) -> FramePlan:
+    """One in nine is to be decoded from what is no packet."""
+    packet = {FrameSource.LBRR: packets[number + 1], FrameSource.RED: packets[number]}.get(source)
+    return plan(source, packet and (b"\x4b" if number % 9 == 0 else packet))
+
+
+MISSING = [FrameSource.LBRR, FrameSource.RED, FrameSource.PLC]
 
 
 @settings(deadline=None)

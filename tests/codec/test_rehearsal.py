@@ -113,7 +113,7 @@ def test_what_was_replaced_too_late_is_taken_back_until_a_frame_is_heard() -> No
     assert list(concealer.rehearsed) == [0, 1]
     guess = concealer.perform()
     assert guess is not None
-    assert guess[1] is FrameSource.PLC
+    assert guess.source is FrameSource.PLC
     assert concealer.performed == 0
     concealer.rehearse(features)
     assert list(concealer.rehearsed) == [3]

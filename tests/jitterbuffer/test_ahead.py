@@ -149,6 +149,21 @@ def test_what_is_missing_behind_frames_that_are_ready_is_made_in_case() -> None:
     assert len(line.receiver.rehearsed) == IN_CASE - 2
 
 
+def test_what_the_next_packet_holds_of_a_missing_frame_is_decoded_in_case_too() -> None:
+    line = spoken()
+    # packets overtake each other here: the one that is missing may still come
+    for number in (0, 1, 2, 3, 5, 6, 7, 8, 4, 9, 11):
+        line.receiver.push(line.packet(number), TICK * number)
+    for tick in range(8, 18):
+        line.receiver.pull(TICK * tick + BEAT)
+    due = TICK * 18 + BEAT
+    assert not prepare(line.receiver, due)
+    in_case = line.receiver.rehearsed
+    block = line.receiver.pull(due)
+    assert [part.source for part in block.parts if part.begins] == [FrameSource.LBRR]
+    assert line.receiver.performed == in_case[0]
+
+
 def test_reordering_is_the_most_of_ten_to_twenty_seconds() -> None:
     order = Reordering()
     for slot in (0, 1, 5, 2, 3, 4, 6):
