@@ -111,6 +111,11 @@ class Playout:
             return RenderedFrame(silent_frame(), self._clock())
         before = self._clock()
         lead = self.lead.update(playout_at, before)
+        if self._receiver.rehearsed and not self._made:
+            # what has come since is tried on copies too: should the machine stand still now, what
+            # was made before it is still there
+            self.prepare(playout_at, last=True)
+            before = self._clock()
         hurry = not over and playout_at - before < HURRY
         if over:
             block = self._receiver.drain()
