@@ -58,7 +58,7 @@ LARGEST_FRAME = 1 + 1275
 """Bytes of the largest packet of one frame: TOC and frame (RFC 6716, section 3.4, R2)."""
 
 _INT16 = np.dtype(np.int16)
-_PcmPointer = ctypes.POINTER(ctypes.c_int16)
+_Samples = ctypes.c_int16 * FRAME
 
 
 class OpusEncoder:
@@ -91,7 +91,7 @@ class OpusEncoder:
         self._state: int = state
         weakref.finalize(self, self.library.opus_encoder_destroy, state)
         self._input = np.zeros(FRAME, np.int16)
-        self._input_pointer = self._input.ctypes.data_as(_PcmPointer)
+        self._input_samples = _Samples.from_buffer(self._input.data)
         self._output = (ctypes.c_ubyte * LARGEST_FRAME)()
         self._output_view = memoryview(self._output).cast("B")
         self._set(SET_MAX_BANDWIDTH, BANDWIDTH_WIDEBAND)
@@ -113,7 +113,7 @@ class OpusEncoder:
             raise ValueError(f"a frame is int16 [{FRAME}], not {pcm.dtype} {list(pcm.shape)}")
         self._input[:] = pcm
         size = self.library.opus_encode(
-            self._state, self._input_pointer, FRAME, self._output, LARGEST_FRAME
+            self._state, self._input_samples, FRAME, self._output, LARGEST_FRAME
         )
         self.library.check(size, "encoding")
         return bytes(self._output_view[:size])
@@ -186,7 +186,7 @@ class OpusDecoder:
         self._state: int = state
         weakref.finalize(self, self.library.opus_decoder_destroy, state)
         self._output = np.zeros(FRAME, np.int16)
-        self._output_pointer = self._output.ctypes.data_as(_PcmPointer)
+        self._output_samples = _Samples.from_buffer(self._output.data)
 
     def decode(self, packet: bytes) -> PcmFrame:
         """The frame in `packet`, int16 [320].
@@ -240,7 +240,7 @@ class OpusDecoder:
     def _decode(self, packet: bytes | None, *, fec: bool) -> npt.NDArray[np.int16]:
         size = 0 if packet is None else len(packet)
         count = self.library.opus_decode(
-            self._state, packet, size, self._output_pointer, FRAME, int(fec)
+            self._state, packet, size, self._output_samples, FRAME, int(fec)
         )
         self.library.check(count, "decoding")
         if count != FRAME:
