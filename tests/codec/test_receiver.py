@@ -258,6 +258,24 @@ def test_lbrr_made_in_case_is_not_decoded_again_and_in_a_hurry_comes_as_it_is(
         )
 
 
+def test_copies_made_in_case_go_on_from_each_other_and_are_told_apart(packets: list[bytes]) -> None:
+    first, second, other = (plan(FrameSource.RED, packets[n]) for n in (20, 21, 40))
+    for foreseen in ([first, second], [first, other], [other, second]):
+        decoder, reference = (SpeechDecoder(concealer=Concealer(seed=5)) for _ in range(2))
+        for packet in packets[:20]:
+            decoder.carry_out(whole(packet))
+            reference.carry_out(whole(packet))
+        for after, wanted in enumerate(foreseen):
+            decoder.rehearse(wanted, after=after)
+        performed = []
+        for wanted in (first, second):
+            expected = reference.carry_out(wanted)[0]
+            np.testing.assert_array_equal(decoder.carry_out(wanted)[0], expected)
+            performed.append(decoder.performed)
+        as_foreseen = [0, 1] if foreseen == [first, second] else [0, None]
+        assert performed == ([None, None] if foreseen[0] is other else as_foreseen)
+
+
 def missing(packets: list[bytes], number: int, source: FrameSource) -> FramePlan:
     """One in nine is to be decoded from what is no packet."""
     packet = {FrameSource.LBRR: packets[number + 1], FrameSource.RED: packets[number]}.get(source)
