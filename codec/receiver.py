@@ -168,10 +168,13 @@ class SpeechDecoder:
 
     def _performed(self, plan: FramePlan, hurry: bool) -> Trial | None:
         """What was rehearsed for `plan`, if libopus had a part in it; in a `hurry` anything."""
-        frame = _in_packet(plan)
-        if self._concealer is None or (frame is None and not hurry):
+        if self._concealer is None:
             return None
-        trial = self._concealer.perform(None if hurry else frame)
+        if hurry:
+            trial = self._concealer.perform()
+        else:
+            frame = _in_packet(plan)
+            trial = self._concealer.perform_as(frame) if frame is not None else None
         if trial is not None and trial.decoder is not None:
             self._opus = trial.decoder
         return trial
@@ -202,7 +205,7 @@ class SpeechDecoder:
     def _try(
         self, frame: InPacket, concealer: Concealer, before: OpusDecoder | None
     ) -> tuple[PcmFrame, OpusDecoder]:
-        """Decodes on trial, as a `rehearsal.Decode`."""
+        """Decodes on trial, as a `rehearsal.Say`."""
         opus = (before or self._opus).copy()
         self._catch_up(opus, concealer.past, frame.packet)
         return concealer.good(_decoded(opus, frame)), opus
@@ -247,8 +250,10 @@ class SpeechDecoder:
 
     def _catch_up(self, opus: OpusDecoder, past_of: Past, packet: bytes) -> None:
         """After a hole that `opus` knows nothing of, prepare it for `packet`."""
-        past = past_of(FRAMES * FRAME, self._primer.lookahead) if self._primer is not None else None
-        if self._primer is None or past is None:
+        if self._primer is None:
+            return
+        past = past_of(FRAMES * FRAME, self._primer.lookahead)
+        if past is None:
             return
         if packet and packet[0] < CELT_ONLY:
             self._primer.prime(opus, past)

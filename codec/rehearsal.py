@@ -67,9 +67,9 @@ class InPacket:
 Cue = Features | InPacket | None
 """What a missing frame is made from; None for a guess."""
 
-Decode = Callable[[Concealer, OpusDecoder | None], tuple[PcmFrame, OpusDecoder]]
-"""Decodes a frame on trial, for a concealer that takes it as `good`. It is given the decoder that
-the trial before it has left, if that was decoded too, and leaves one: neither is the original."""
+Say = Callable[[Concealer, OpusDecoder | None], tuple[PcmFrame, OpusDecoder | None]]
+"""Says a frame on trial, with a concealer that it may change, after a trial that has left this
+decoder, if any was decoded. It leaves a decoder too: never the original."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,33 +124,29 @@ class RehearsedConcealer:
         It is the next one, or the one `after` so many that are rehearsed. Raises ValueError if they
         are not.
         """
-        if self._is_needed(features, after):
-            concealer = self._before(after).copy()
-            pcm = concealer.conceal() if features is None else concealer.rebuild(features)
-            self._try(Trial(self._count, concealer, self._decoder(after), features, pcm), after)
 
-    def rehearse_decoding(self, frame: InPacket, decode: Decode, *, after: int = 0) -> None:
+        def say(
+            concealer: Concealer, decoder: OpusDecoder | None
+        ) -> tuple[PcmFrame, OpusDecoder | None]:
+            return concealer.conceal() if features is None else concealer.rebuild(features), decoder
+
+        self._rehearse(features, say, after)
+
+    def rehearse_decoding(self, frame: InPacket, decode: Say, *, after: int = 0) -> None:
         """The same for a frame that another packet holds. Raises what `decode` raises too."""
-        if self._is_needed(frame, after):
-            concealer = self._before(after).copy()
-            pcm, decoder = decode(concealer, self._decoder(after))
-            self._try(Trial(self._count, concealer, decoder, frame, pcm), after)
+        self._rehearse(frame, decode, after)
 
-    def _is_needed(self, cue: Cue, after: int) -> bool:
+    def _rehearse(self, cue: Cue, say: Say, after: int) -> None:
         if after > len(self._trials):
             raise ValueError(f"{after} frames are not rehearsed, only {len(self._trials)}")
-        return after == len(self._trials) or not self._trials[after].is_of(cue)
-
-    def _before(self, after: int) -> Concealer:
-        return self._trials[after - 1].concealer if after else self._concealer
-
-    def _decoder(self, after: int) -> OpusDecoder | None:
-        return self._trials[after - 1].decoder if after else None
-
-    def _try(self, trial: Trial, after: int) -> None:
-        if after < len(self._trials):
+        kept, replaced = self._trials[:after], self._trials[after:]
+        if replaced and replaced[0].is_of(cue):
+            return
+        concealer = (kept[-1].concealer if kept else self._concealer).copy()
+        pcm, decoder = say(concealer, kept[-1].decoder if kept else None)
+        if replaced:
             self._replaced = self._trials
-        self._trials = [*self._trials[:after], trial]
+        self._trials = [*kept, Trial(self._count, concealer, decoder, cue, pcm)]
         self._count += 1
 
     def fall_back(self) -> None:
@@ -161,11 +157,18 @@ class RehearsedConcealer:
         if self._replaced:
             self._trials, self._replaced = self._replaced, []
 
-    def perform(self, frame: InPacket | None = None) -> Trial | None:
-        """The next frame as it was rehearsed, if it was; any, or just as this one."""
-        if not self._trials or not (frame is None or self._trials[0].is_of(frame)):
+    def perform(self) -> Trial | None:
+        """The next frame as it was rehearsed, whatever it is; None if it was not."""
+        if not self._trials:
             return None
-        return self._perform()
+        trial, *self._trials = self._trials
+        self._concealer, self._replaced = trial.concealer, []
+        self.performed = trial.number
+        return trial
+
+    def perform_as(self, cue: Cue) -> Trial | None:
+        """The same, but only if it was made from this."""
+        return self.perform() if self._trials and self._trials[0].is_of(cue) else None
 
     def good(self, pcm: PcmFrame) -> PcmFrame:
         """See `Concealer`; so below."""
@@ -178,14 +181,12 @@ class RehearsedConcealer:
         return self._unrehearsed().past(samples, onward)
 
     def conceal(self) -> PcmFrame:
-        if self._trials and self._trials[0].is_of(None):
-            return self._perform().pcm
-        return self._unrehearsed().conceal()
+        trial = self.perform_as(None)
+        return self._unrehearsed().conceal() if trial is None else trial.pcm
 
     def rebuild(self, features: Features) -> PcmFrame:
-        if self._trials and self._trials[0].is_of(features):
-            return self._perform().pcm
-        return self._unrehearsed().rebuild(features)
+        trial = self.perform_as(features)
+        return self._unrehearsed().rebuild(features) if trial is None else trial.pcm
 
     def forget(self) -> None:
         """Drops all trials: what comes does not go on from what was heard."""
@@ -195,9 +196,3 @@ class RehearsedConcealer:
         """The concealer, which is about to go on from where it is."""
         self.forget()
         return self._concealer
-
-    def _perform(self) -> Trial:
-        trial, *self._trials = self._trials
-        self._concealer, self._replaced = trial.concealer, []
-        self.performed = trial.number
-        return trial
